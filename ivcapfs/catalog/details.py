@@ -1,0 +1,97 @@
+"""What is told about one artifact at a time: its whole record, its aspects, its size where no record says it.
+
+Used by `ivcapfs.catalog.listing`. Answers are kept for `keep` seconds, for at most `ENTRIES` artifacts.
+
+Threading: any thread may call anything. Requests run on the pool only, never under the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from cachetools import LRUCache, TTLCache
+
+from ivcapfs.client import Api, Blobs
+from ivcapfs.errors import ContentChanged
+from ivcapfs.models import ARTIFACT_URN, ArtifactRecord, AspectRecord
+from ivcapfs.waits import Check, SingleFlight, wait_for
+
+V = TypeVar("V")
+ENTRIES = 10_000
+
+
+class Details:
+    """Records, aspects and sizes, one artifact at a time, each asked for once while it is fresh.
+
+    Args:
+        keep: seconds that an answer is kept.
+        bound: seconds that any one wait lasts at most.
+    """
+
+    def __init__(
+        self, api: Api, blobs: Blobs, pool: Executor, *, keep: float, bound: float, clock: Callable[[], float]
+    ) -> None:
+        self._api = api
+        self._blobs = blobs
+        self._bound = bound
+        self._record_asks: SingleFlight[str, ArtifactRecord] = SingleFlight(pool)
+        self._aspect_asks: SingleFlight[str, tuple[AspectRecord, ...]] = SingleFlight(pool)
+        self._size_asks: SingleFlight[str, int] = SingleFlight(pool)
+        self._lock = threading.Lock()
+        self._records: TTLCache[str, ArtifactRecord] = TTLCache(ENTRIES, keep, clock)  # guarded by _lock
+        self._aspects: TTLCache[str, tuple[AspectRecord, ...]] = TTLCache(ENTRIES, keep, clock)  # guarded by _lock
+        self._sizes: LRUCache[str, int] = LRUCache(ENTRIES)  # guarded by _lock
+
+    def record(self, uuid: str, check: Check) -> ArtifactRecord:
+        """Return the whole record (``GET /1/artifacts/{id}``)."""
+        with self._lock:
+            record = self._records.get(uuid)
+        if record is None:
+            record = self._ask(self._record_asks, uuid, self._api.read_artifact, check)
+            with self._lock:
+                self._records[uuid] = record
+        return record
+
+    def aspects(self, uuid: str, check: Check) -> tuple[AspectRecord, ...]:
+        """Return the aspects that stand, newest first, over all pages (``GET /1/aspects?entity=``)."""
+        with self._lock:
+            aspects = self._aspects.get(uuid)
+        if aspects is None:
+            aspects = self._ask(self._aspect_asks, uuid, self._read_aspects, check)
+            with self._lock:
+                self._aspects[uuid] = aspects
+        return aspects
+
+    def known(self, uuid: str) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]] | None:
+        """Return whole record and aspects where both are here already."""
+        with self._lock:
+            record, aspects = self._records.get(uuid), self._aspects.get(uuid)
+        return None if record is None or aspects is None else (record, aspects)
+
+    def size(self, uuid: str, check: Check) -> int:
+        """Return the content's bytes: from the whole record, else by HEAD of the blob.
+
+        Raises:
+            ContentChanged: the server told another size before.
+        """
+        with self._lock:
+            size = self._sizes.get(uuid)
+        if size is not None:
+            return size
+        size = self.record(uuid, check).size
+        if size is None:
+            size = self._ask(self._size_asks, uuid, lambda key: self._blobs.head(key).size, check)
+        with self._lock:
+            if self._sizes.setdefault(uuid, size) != size:
+                raise ContentChanged(f"artifact {uuid}: its size was {self._sizes[uuid]} bytes, and is now {size}")
+        return size
+
+    def _read_aspects(self, uuid: str) -> tuple[AspectRecord, ...]:
+        standing = self._api.iter_aspects(entity=ARTIFACT_URN + uuid, include_content=True)
+        return tuple(sorted(standing, key=lambda aspect: aspect.valid_from, reverse=True))
+
+    def _ask(self, asks: SingleFlight[str, V], uuid: str, work: Callable[[str], V], check: Check) -> V:
+        return wait_for(asks.run(uuid, lambda: work(uuid)), check, self._bound, f"artifact {uuid}")

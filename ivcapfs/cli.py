@@ -1,0 +1,105 @@
+"""The commands: ``ivcapfs mount``, ``umount``, ``serve`` and ``demo``.
+
+Turns words into settings and errors into one line and an exit code: 0 done, 1 could not, 2 wrong usage, 130 Ctrl-C.
+Everything runs on the main thread; what a command needs is imported when it runs, so that each starts quickly.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+import click
+
+from ivcapfs import __version__
+from ivcapfs.config import read_token
+from ivcapfs.errors import IvcapfsError
+from ivcapfs.options import OPTIONS, mount_settings
+
+P = ParamSpec("P")
+
+
+def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Show an error of ours as one line on standard error, with exit code 1."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except IvcapfsError as exc:
+            click.echo(f"ivcapfs: {exc}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ivcapfs")
+def main() -> None:
+    """Your IVCAP artifacts are just files."""
+
+
+@main.command(epilog="\b\nOptions for -o:\n" + "\n".join(f"  {name:<18}{text}" for name, text in OPTIONS.items()))
+@click.argument("words", metavar="[SOURCE] MOUNTPOINT", nargs=-1, required=True)
+@click.option("-o", "options", metavar="OPT[,OPT…]", multiple=True, help="Mount options, see below.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
+@one_line_errors
+def mount(words: tuple[str, ...], options: tuple[str, ...], foreground: bool) -> None:
+    """Mount a deployment at MOUNTPOINT, an empty folder.
+
+    SOURCE is the deployment's URL. Without it, the environment names it: IVCAP_URL with IVCAP_JWT or
+    IVCAP_ACCESS_TOKEN, or, inside the platform, IVCAP_BASE_URL. Returns once the mount serves.
+    """
+    if len(words) > 2:
+        raise click.UsageError("more than a SOURCE and a MOUNTPOINT were given")
+    from ivcapfs.fs.daemon import mount as start
+
+    source = words[0] if len(words) == 2 else None
+    settings = mount_settings(source, words[-1], options, foreground=foreground)
+    where = settings.mountpoint
+    start(settings, lambda: click.echo(f"{settings.client.url} is at {where}; Ctrl-C unmounts", err=True))
+
+
+@main.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@one_line_errors
+def umount(mountpoint: Path) -> None:
+    """Take down the mount at MOUNTPOINT."""
+    from ivcapfs.fs.mountpoint import unmount
+    from ivcapfs.options import absolute
+
+    unmount(absolute(mountpoint))
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), default="ivcap-data", show_default=True, help="Its folder.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any free port.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="A file (mode 0600) with the token to ask for.")
+@one_line_errors
+def serve(data: Path, host: str, port: int, token_file: Path | None) -> None:
+    """Run a local IVCAP platform for development.
+
+    The first line on standard output is its URL, printed once it answers.
+    """
+    from ivcapfs.demo.platform import serve_forever
+
+    serve_forever(data, host, port, read_token(token_file) if token_file else None)
+
+
+@main.command()
+@click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--keep", is_flag=True, help="Stay until Ctrl-C instead of cleaning up at the end of the tour.")
+@one_line_errors
+def demo(mountpoint: Path | None, keep: bool) -> None:
+    """Show the main job: a local platform with sample files, mounted at MOUNTPOINT, and a short tour."""
+    from ivcapfs.demo.tour import run
+
+    run(mountpoint, keep=keep)
+
+

@@ -1,0 +1,67 @@
+"""Where the bearer token comes from.
+
+Used by `ivcapfs.client.transport`, which asks before every request and decides alone who is sent it.
+Sources that read a file or refresh a token implement the same protocol. Implementations must be safe to
+call from any thread.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ivcapfs.config import Secret
+from ivcapfs.errors import ConfigError
+
+
+class TokenSource(Protocol):
+    """Something that knows the current token."""
+
+    def token(self) -> Secret | None:
+        """Return the token to send now, or None to send none."""
+
+    def rejected(self, token: Secret) -> bool:
+        """Take note that the server answered 401 to `token`; return whether `token()` now has another."""
+
+
+class GivenToken:
+    """One token, given once. Immutable."""
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+
+    def token(self) -> Secret | None:
+        """Return the given token."""
+        return self._secret
+
+    def rejected(self, token: Secret) -> bool:
+        """Return False: there is no other."""
+        return False
+
+
+class NoToken:
+    """No token: public data, or inside the platform where a sidecar authenticates. Immutable."""
+
+    def token(self) -> Secret | None:
+        """Return None."""
+        return None
+
+    def rejected(self, token: Secret) -> bool:
+        """Return False: there is none."""
+        return False
+
+
+def given(secret: Secret | None) -> TokenSource:
+    """Return the source for an optional token."""
+    return NoToken() if secret is None else GivenToken(secret)
+
+
+def bearer(token: Secret) -> str:
+    """Return the value of the Authorization header.
+
+    Raises:
+        ConfigError: HTTP cannot carry the token. (httpx would say so too, and show the token.)
+    """
+    text = token.reveal()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigError("the token holds characters that no token has: is it on one line, without quotes?")
+    return f"Bearer {text}"

@@ -1,0 +1,309 @@
+"""Reading the contents of artifacts, by ranges.
+
+Used by the block cache of the filesystem and by `Artifact.open`, `as_stream`, `as_local_file`. What a
+server shows is verified before a byte of it is handed on (`ranges`); a transfer that breaks goes on where
+it broke, with the same content or not at all.
+
+Threading: `Blobs` may be used by any number of threads; `_lock` guards `_places`, and no request is made
+under it. A `RangeStream` belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+
+from ivcapfs import errors
+from ivcapfs.client import ranges
+from ivcapfs.client.api import Api
+from ivcapfs.client.exchange import Stream, refuse_encoding
+from ivcapfs.client.origins import resolve_data_href
+from ivcapfs.client.rate import LeastRate, TooSlow
+from ivcapfs.client.retry import Retries, Stopped, never_stopped, worth_repeating
+from ivcapfs.client.transport import Transport
+from ivcapfs.models import Content
+
+T = TypeVar("T")
+
+_MOST_PLACES = 4096
+_ACCEPT = frozenset({416})
+_HEAD_REFUSED = (errors.BadRequest, errors.NotPermitted, errors.ServerFault)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a content is.
+
+    Attributes:
+        size: as the record says; a hint for servers that tell no length.
+        cached: whether this was known before the present call, and so may be out of date.
+    """
+
+    url: str
+    size: int | None
+    cached: bool
+
+
+class Blobs:
+    """The contents of artifacts. Thread-safe.
+
+    Args:
+        api: for the records, which say where a content is.
+        transport: for the bytes.
+    """
+
+    def __init__(self, api: Api, transport: Transport) -> None:
+        self._api = api
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._places: OrderedDict[str, Place] = OrderedDict()
+
+    def open_range(
+        self,
+        uuid: str,
+        start: int,
+        stop: int,
+        *,
+        expected: Content | None,
+        stopped: Stopped = never_stopped,
+    ) -> RangeStream:
+        """Return the bytes `start` (included) to `stop` (excluded) of an artifact, on entering a ``with``.
+
+        Args:
+            uuid: the artifact.
+            start, stop: byte offsets; `stop` at most the content's size. An empty range with `expected`
+                given makes no request.
+            expected: what the caller knows the content to be; None: whatever there is.
+            stopped: asked for each chunk; True ends the transfer with `errors.Closing`.
+
+        Entering and iterating raise:
+            ContentChanged: the server shows other content than `expected`, or than at the start of the
+                transfer.
+            NotReady: the artifact has no content (yet).
+            NotFound, NotPermitted …: the server refused.
+            TransportError: the connection broke too often, or was slower than `Limits.least_rate`.
+            ProtocolError: the answer is not what was asked for.
+            Closing: the client was closed, or `stopped` said so.
+        """
+        if not 0 <= start <= stop:
+            raise ValueError(f"no range of bytes: {start} to {stop}")
+        return RangeStream(self, self._transport, uuid, start, stop, expected, stopped)
+
+    def head(self, uuid: str) -> Content:
+        """Return what content an artifact has now (``HEAD {data-href}``, or a GET of one byte where refused).
+
+        Raises:
+            NotReady: the artifact has no content (yet).
+            ApiError, TransportError, ProtocolError: as for `open_range`.
+        """
+        retries = self._transport.retries(self._transport.clock() + self._transport.limits.total)
+        while True:
+            try:
+                return self.at_its_place(uuid, lambda place: self._head(uuid, place))
+            except (errors.TransportError, errors.Unavailable) as exc:
+                if not worth_repeating(exc, idempotent=True):
+                    raise
+                retries.wait(exc)
+
+    def at_its_place(self, uuid: str, ask: Callable[[Place], T]) -> T:
+        """Return what `ask` returns for the place of a content; asked once more if a known place is gone."""
+        place = self._place(uuid)
+        try:
+            return ask(place)
+        except errors.ApiError as exc:
+            if not (place.cached and exc.status in ranges.MOVED):
+                raise
+        self.forget(uuid)
+        return ask(self._place(uuid))
+
+    def forget(self, uuid: str) -> None:
+        """Drop where the content of an artifact is; the next call asks for the record again."""
+        with self._lock:
+            self._places.pop(uuid, None)
+
+    def _place(self, uuid: str) -> Place:
+        """Return where a content is, from the record unless it is known."""
+        with self._lock:
+            known = self._places.get(uuid)
+            if known is not None:
+                self._places.move_to_end(uuid)
+                return known
+        record = self._api.read_artifact(uuid)
+        if not record.is_ready or not record.data_href:
+            raise errors.NotReady(f"artifact {uuid} has no readable content: its status is {record.status}")
+        url = resolve_data_href(self._transport.base, record.data_href)
+        with self._lock:
+            self._places[uuid] = Place(url, record.size, cached=True)
+            while len(self._places) > _MOST_PLACES:
+                self._places.popitem(last=False)
+        return Place(url, record.size, cached=False)
+
+    def _head(self, uuid: str, place: Place) -> Content:
+        what = f"asking for the content of {uuid}"
+        try:
+            with self._transport.stream("HEAD", place.url, what=what) as stream:
+                refuse_encoding(stream, what)
+                size = ranges.content_length(stream.headers)
+                # A length of 0 is also what some servers say to any HEAD.
+                if size or (size == 0 and place.size in (0, None)):
+                    return ranges.content_of(stream.headers, size)
+        except _HEAD_REFUSED:
+            pass
+        with self._transport.stream(
+            "GET", place.url, what=what, headers={"Range": "bytes=0-0"}, accept=_ACCEPT
+        ) as stream:
+            return ranges.shown_content(stream.status, stream.headers, place.size, what)
+
+
+class RangeStream:
+    """Some bytes of a content, on their way; used in a ``with``, and iterated once. One thread.
+
+    The chunks add up to exactly the bytes asked for, or the iteration raises; so what was received counts
+    only once the iteration has ended.
+
+    Attributes:
+        content: which content they are from, known from entering on.
+    """
+
+    content: Content
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        transport: Transport,
+        uuid: str,
+        start: int,
+        stop: int,
+        expected: Content | None,
+        stopped: Stopped,
+    ) -> None:
+        self._blobs = blobs
+        self._transport = transport
+        self._uuid = uuid
+        self._position = start
+        self._stop = stop
+        self._known = expected
+        self._stopped = stopped
+        self._what = f"reading {uuid}"
+        self._rate = LeastRate(transport.limits)
+        self._retries: Retries | None = None
+        self._exchange = contextlib.ExitStack()
+        self._stream: Stream | None = None
+        self._answer: ranges.Answer | None = None
+
+    def __enter__(self) -> Self:
+        if self._position == self._stop:
+            self.content = self._known or self._blobs.head(self._uuid)
+        else:
+            self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exchange.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._position < self._stop:
+            try:
+                yield from self._rest_of_answer()
+            except TooSlow:
+                raise
+            except errors.TransportError as exc:
+                if self._position == self._stop:
+                    return
+                self._exchange.close()
+                self._pause(exc)
+            if self._position < self._stop:
+                self._exchange.close()
+                self._open()
+
+    def _open(self) -> None:
+        """Ask for what is missing, until there is an answer that brings it."""
+        while True:
+            try:
+                self._blobs.at_its_place(self._uuid, self._ask)
+                return
+            except (errors.TransportError, errors.Unavailable) as exc:
+                if not worth_repeating(exc, idempotent=True):
+                    raise
+                self._pause(exc)
+
+    def _pause(self, error: errors.IvcapfsError) -> None:
+        """Wait before the next try; tries are counted, and timed, from the last byte that came."""
+        if self._retries is None:
+            self._retries = self._transport.retries(self._transport.clock() + self._transport.limits.total)
+        self._retries.wait(error)
+
+    def _ask(self, place: Place) -> None:
+        """Make the request, and keep its answer if it is what was asked for."""
+        self._check_stopped()
+        headers = {"Range": f"bytes={self._position}-{self._stop - 1}"}
+        if self._known is not None and self._known.strong:
+            headers["If-Range"] = self._known.validator
+        with contextlib.ExitStack() as exchange:
+            stream = exchange.enter_context(
+                self._transport.stream("GET", place.url, what=self._what, headers=headers, accept=_ACCEPT)
+            )
+            refuse_encoding(stream, self._what)
+            self._answer = ranges.read_answer(
+                stream.status,
+                stream.headers,
+                start=self._position,
+                stop=self._stop,
+                expected=self._known,
+                hint=place.size,
+                what=self._what,
+            )
+            self._stream = stream
+            self.content = self._known = self._answer.content
+            self._exchange = exchange.pop_all()
+
+    def _rest_of_answer(self) -> Iterator[bytes]:
+        """Yield what the present answer brings of the bytes wanted."""
+        assert self._answer is not None
+        skip, left = self._answer.skip, self._answer.length
+        for chunk in self._timed_chunks():
+            if skip:
+                dropped = min(skip, len(chunk))
+                skip -= dropped
+                chunk = chunk[dropped:]
+            if len(chunk) > left:
+                if self._answer.ends:
+                    raise errors.ProtocolError(f"{self._what}: the server sent more than it said")
+                chunk = chunk[:left]
+            if chunk:
+                left -= len(chunk)
+                self._position += len(chunk)
+                self._retries = None
+                yield chunk
+            if not left and not self._answer.ends:
+                return
+        if left:
+            raise errors.ConnectionBroken(f"{self._what}: {left} bytes are missing at the end")
+
+    def _timed_chunks(self) -> Iterator[bytes]:
+        """Yield the chunks of the present answer, watching the rate and whether to stop."""
+        assert self._stream is not None
+        parts = self._stream.chunks()
+        while True:
+            self._check_stopped()
+            began = self._transport.clock()
+            try:
+                part = next(parts, None)
+            except errors.DeadlineExceeded:
+                self._rate.waited(self._transport.clock() - began, 0)
+                raise
+            if part is None:
+                return
+            self._rate.waited(self._transport.clock() - began, len(part))
+            yield part
+
+    def _check_stopped(self) -> None:
+        if self._stopped():
+            raise errors.Closing(f"{self._what}: ended by its reader")

@@ -1,0 +1,114 @@
+"""The pieces of one HTTP exchange: what is asked, how long it may take, and the answer on its way.
+
+Used by `ivcapfs.client.transport`, which puts them together. Each belongs to the thread that makes the
+exchange.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import httpx
+
+from ivcapfs import errors
+from ivcapfs.client import faults
+from ivcapfs.client.retry import Clock
+from ivcapfs.config import Limits
+
+_BODY_HEADERS = frozenset({"content-type", "content-length", "upload-offset", "upload-length"})
+
+Headers = Mapping[str, str]
+Body = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class JsonReply:
+    """The answer of a small exchange; `body` is empty where the server sent none."""
+
+    status: int
+    headers: httpx.Headers
+    body: dict[str, Any]
+
+
+class Stream:
+    """An answer whose body is still on its way. Made by `Transport.stream`; one thread."""
+
+    def __init__(
+        self,
+        response: httpx.Response,
+        what: str,
+        check: Callable[[], None],
+        fail: Callable[[Exception, str], NoReturn],
+    ) -> None:
+        self._response = response
+        self._what = what
+        self._check = check
+        self._fail = fail
+        self.status = response.status_code
+        self.headers = response.headers
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body as it comes from the connection, undecoded.
+
+        Raises:
+            TransportError: it broke, or nothing came for `Limits.idle` seconds.
+            Closing: the client was closed.
+        """
+        parts = self._response.iter_raw()
+        while True:
+            self._check()
+            try:
+                part = next(parts, None)
+            except faults.HTTPX_ERRORS as exc:
+                self._fail(exc, self._what)
+            if part is None:
+                return
+            yield part
+
+
+class Patience:
+    """A read time-out that shrinks, so that a peer cannot hold us by sending one byte now and then.
+
+    A time-out given as a number holds for each read anew. The socket module takes any object with
+    ``__index__``, in whole seconds, and asks it before every read; this one tells what is left, and raises
+    when that is nothing.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock, deadline: float | None) -> None:
+        self._idle = limits.idle
+        self._clock = clock
+        self.deadline = deadline
+
+    def __index__(self) -> int:
+        left = self._idle if self.deadline is None else min(self._idle, self.deadline - self._clock())
+        if left <= 0:
+            raise TimeoutError("the bound for the whole exchange is reached")
+        return math.ceil(left)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, before it has an address."""
+
+    method: str
+    headers: Headers
+    content: Body | None
+    what: str
+
+    def redirected(self, status: int) -> Ask:
+        """Return what to ask at the new address (RFC 9110, 15.4)."""
+        becomes_get = status == 303 and self.method != "HEAD"
+        if not becomes_get and not (status in (301, 302) and self.method == "POST"):
+            return self
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in _BODY_HEADERS}
+        return Ask("GET", kept, None, self.what)
+
+
+def refuse_encoding(stream: Stream, what: str) -> None:
+    """Raise `errors.ProtocolError` if the body is compressed: we asked for identity, and never unpack."""
+    encoding = stream.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise errors.ProtocolError(f"{what}: the body came compressed, which was not asked for")

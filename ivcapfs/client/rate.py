@@ -1,0 +1,44 @@
+"""Tells a slow transfer from one that will never end.
+
+Used by `ivcapfs.client.blobs`. One `LeastRate` belongs to one transfer, hence to one thread.
+"""
+
+from __future__ import annotations
+
+from ivcapfs.config import Limits
+from ivcapfs.errors import DeadlineExceeded
+
+
+class TooSlow(DeadlineExceeded):
+    """The transfer is under the least rate; unlike a single late read, this is not worth another try."""
+
+
+class LeastRate:
+    """Counts bytes against the time spent waiting for them; what the consumer takes its time for does not
+    count.
+
+    Args:
+        limits: `idle` is the window in seconds, `least_rate` the bytes per second that each window must bring.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._window = limits.idle
+        self._least = limits.least_rate
+        self._seconds = 0.0
+        self._bytes = 0
+
+    def waited(self, seconds: float, gained: int) -> None:
+        """Take note of one wait.
+
+        Raises:
+            TooSlow: a window is over, and brought too little.
+        """
+        self._seconds += seconds
+        self._bytes += gained
+        if self._seconds < self._window:
+            return
+        if self._bytes < self._least * self._seconds:
+            raise TooSlow(f"{self._bytes} bytes in {self._seconds:.0f} s, under {self._least} B/s")
+                f"{self._bytes} bytes in {self._seconds:.0f} s, less than {self._least} bytes per second"
+            )
+        self._seconds, self._bytes = 0.0, 0

@@ -1,0 +1,237 @@
+"""Settings: what a user may choose, as frozen dataclasses, and the only reader of environment and files.
+
+Used by the command line (`ivcapfs.cli`) and by `ivcapfs.client.IVCAP()`; every other module is handed the dataclass
+that it needs. Everything here runs before any thread exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ivcapfs.errors import ConfigError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A token. Its text never appears in a repr, a log line or an exception."""
+
+    _text: str = field(repr=False)
+
+    def reveal(self) -> str:
+        """Return the token itself, for the one header that needs it."""
+        return self._text
+
+    def fingerprint(self) -> str:
+        """Return a short digest that tells two tokens apart without telling either."""
+        return hashlib.sha256(self._text.encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return "<secret>"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one HTTP exchange. Times in seconds, sizes in bytes.
+
+    Attributes:
+        connect: to establish a connection.
+        idle: without one byte of progress.
+        total: for one small exchange, retries included; a list page, a record, an aspect.
+        retries: how often a failed exchange is repeated.
+        backoff: the first wait between two tries; it doubles, with jitter, up to `backoff_max`.
+        least_rate: bytes per second below which a transfer counts as stalled, after `idle` seconds.
+        json_size: the largest JSON body that is read.
+        connections: of the pool.
+        redirects: hops followed.
+    """
+
+    connect: float = 5.0
+    idle: float = 20.0
+    total: float = 30.0
+    retries: int = 4
+    backoff: float = 0.2
+    backoff_max: float = 5.0
+    least_rate: int = 1 * KIB
+    json_size: int = 64 * MIB
+    connections: int = 64
+    redirects: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Which deployment, as whom, and within which bounds.
+
+    Attributes:
+        url: the deployment's base URL, without a trailing slash.
+        token: the bearer token; None where none is sent (inside the platform a sidecar authenticates).
+        account_id: `urn:ivcap:account:<uuid>`, where the user named one.
+        allow_http: plain http also beyond loopback.
+        trusted_origins: further origins (`https://host[:port]`) that may be sent the token.
+    """
+
+    url: str
+    token: Secret | None = None
+    account_id: str | None = None
+    allow_http: bool = False
+    trusted_origins: frozenset[str] = frozenset()
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Memory for bytes. Sizes in bytes.
+
+    Attributes:
+        block_size: of a cached block.
+        memory: of all cached blocks together.
+        read_ahead: the largest window of one open file; 0 switches read-ahead off.
+        read_ahead_total: of all windows together.
+        workers: transfers at the same time.
+    """
+
+    block_size: int = 1 * MIB
+    memory: int = 256 * MIB
+    read_ahead: int = 16 * MIB
+    read_ahead_total: int = 64 * MIB
+    workers: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSettings:
+    """What the tree looks like.
+
+    Attributes:
+        refresh: seconds after which a listing is asked for again.
+        uid, gid: the owner shown.
+        umask: permission bits taken away from 0444 and 0555.
+    """
+
+    refresh: float = 30.0
+    uid: int = field(default_factory=os.getuid)
+    gid: int = field(default_factory=os.getgid)
+    umask: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """One mount, all of it.
+
+    Attributes:
+        mountpoint: absolute.
+        allow_other, allow_root: who besides the mounting user may look (fuse(8)); at most one of them.
+        log_file: where a background mount logs; None: standard error in the foreground, else nowhere.
+        threads: callbacks at the same time; also the kernel's background requests.
+    """
+
+    client: ClientSettings
+    mountpoint: Path
+    cache: CacheSettings = CacheSettings()
+    view: ViewSettings = field(default_factory=ViewSettings)
+    allow_other: bool = False
+    allow_root: bool = False
+    foreground: bool = False
+    debug: bool = False
+    log_file: Path | None = None
+    threads: int = 256
+
+
+def client_settings(
+    url: str | None = None,
+    token: str | None = None,
+    account_id: str | None = None,
+    *,
+    token_file: Path | None = None,
+    allow_http: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> ClientSettings:
+    """Find out which deployment is meant, and as whom, in the order that the ecosystem's own tools use.
+
+    First what is given here; then `IVCAP_URL` with `IVCAP_JWT` or `IVCAP_ACCESS_TOKEN`; then `IVCAP_BASE_URL`
+    (inside the platform: a sidecar authenticates, no token is sent, and plain http is expected).
+
+    Args:
+        token_file: a file of mode 0600 or stricter whose first line is the token; takes precedence over
+            the environment's tokens.
+
+    Raises:
+        ConfigError: nothing names a deployment, or what does is not usable.
+    """
+    given = Secret(token) if token else read_token(token_file) if token_file else None
+    account = account_id or environ.get("IVCAP_ACCOUNT_ID") or None
+    from_environment = environ.get("IVCAP_JWT") or environ.get("IVCAP_ACCESS_TOKEN")
+    secret = given or (Secret(from_environment.strip()) if from_environment else None)
+    outside = url or environ.get("IVCAP_URL")
+    if outside:
+        return ClientSettings(check_url(outside, allow_http=allow_http), secret, account, allow_http)
+    inside = environ.get("IVCAP_BASE_URL")
+    if inside:
+        return ClientSettings(check_url(inside, allow_http=True), given, account, allow_http=True)
+    raise ConfigError(
+        "no deployment is named: give its URL (ivcapfs mount https://HOST MOUNTPOINT) or set IVCAP_URL and IVCAP_JWT"
+    )
+
+
+def check_url(url: str, *, allow_http: bool) -> str:
+    """Return `url` without a trailing slash.
+
+    Raises:
+        ConfigError: it is no http(s) URL, has a query, or is plain http to another machine.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as exc:
+        raise ConfigError(f"not a URL: {url!r} ({exc})") from exc
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"not the URL of a deployment: {url!r}; it looks like https://HOST")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ConfigError("the URL of a deployment has no user, query or fragment: use https://HOST[/PATH]")
+    if parts.scheme == "http" and not (allow_http or is_loopback(parts.hostname)):
+        raise ConfigError(f"plain http would show the token to the network: use https, or -o allow-http for {url}")
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` (a name or an address, no brackets) is this machine."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def read_token(path: Path) -> Secret:
+    """Return the token in a file, refusing one that others can read (ssh(1) does the same with keys)."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(64 * KIB).decode("ascii").strip()
+    except OSError as exc:
+        raise ConfigError(f"the token file {path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"the token file {path} holds more than a token: it must be one line of ASCII") from exc
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigError(f"the token file {path} can be read by others: chmod 600 {path}")
+    if not text or len(text.split()) != 1:
+        raise ConfigError(f"the token file {path} must hold one token on one line")
+    return Secret(text)
+
+
+def parse_size(text: str) -> int:
+    """Return bytes for `4096`, `64K`, `256M`, `1G` (binary units, either case, an optional `B` or `iB`).
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    digits = text.strip().upper().removesuffix("IB").removesuffix("B")
+    unit = {"K": KIB, "M": MIB, "G": 1024 * MIB, "T": 1024 * 1024 * MIB}.get(digits[-1:], 1)
+    if unit != 1:
+        digits = digits[:-1]
+    if not digits.isascii() or not digits.isdigit():
+        raise ConfigError(f"not a size: {text!r}; write it like 64K, 256M or 1G")
+    return int(digits) * unit

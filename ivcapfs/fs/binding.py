@@ -1,0 +1,203 @@
+"""Between libfuse's callbacks and our operations: the only importer of the FUSE library.
+
+Used by `ivcapfs.fs.mount`, which imports it late: importing it loads libfuse 3, and raises OSError where there is none.
+mfusepy's class does the ctypes work of mounting and dispatching; the callbacks are ours, because they pass what its own
+do not: attributes in readdir (readdirplus), `keep_cache` per open, and the room that a list of attributes has.
+
+Threading: callbacks come on libfuse's threads, many at a time. `Kernel.serve` occupies the main thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy would take libfuse 2 where both are installed
+import mfusepy
+
+from ivcapfs.config import MountSettings
+from ivcapfs.fs.nodes import Attributes
+from ivcapfs.fs.operations import Operations
+
+FILL_PLUS = 2
+"""FUSE_FILL_DIR_PLUS: the attributes of an entry are valid."""
+VERSION = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
+
+_lib = mfusepy._libfuse
+_lib.fuse_interrupted.restype = ctypes.c_int
+_lib.fuse_interrupted.argtypes = []
+_lib.fuse_invalidate_path.restype = ctypes.c_int
+_lib.fuse_invalidate_path.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+
+
+def interrupted() -> bool:
+    """Return whether the caller of the callback on this thread got a signal (``fuse_interrupted(3)``)."""
+    return bool(_lib.fuse_interrupted())
+
+
+def kernel_options(settings: MountSettings) -> dict[str, str | int | bool]:
+    """Return the options for libfuse and mount(2)."""
+    name = settings.client.url.replace("\\", "\\\\").replace(",", "\\,")
+    options: dict[str, str | int | bool] = {
+        "foreground": True,
+        "fsname": name,
+        "subtype": "ivcapfs",
+        "ro": True,
+        "nosuid": True,
+        "nodev": True,
+        "default_permissions": True,
+        "allow_other": settings.allow_other,
+        "allow_root": settings.allow_root,
+    }
+    if VERSION >= (3, 12):
+        options["max_threads"] = settings.threads
+    return options
+
+
+class Kernel(mfusepy.FUSE):  # type: ignore[misc]
+    """One mounted filesystem.
+
+    Args:
+        settings: what to mount, and how.
+    """
+
+    def __init__(self, settings: MountSettings) -> None:
+        self._settings = settings
+        self._fuse: ctypes.c_void_p | None = None
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether the mount served at any time."""
+        return self._fuse is not None
+
+    def serve(self, operations: Operations, ready: Callable[[], None]) -> None:
+        """Mount, answer callbacks until unmounted or `exit`, unmount.
+
+        Args:
+            ready: called once the kernel has agreed: from then on the mount serves.
+
+        Raises:
+            RuntimeError: libfuse says that something failed; also at the end of a loop that `exit` ended.
+        """
+        self._ready = ready
+        super().__init__(operations, str(self._settings.mountpoint), **kernel_options(self._settings))
+
+    def exit(self) -> None:
+        """Make the loop end; its main thread still has to be woken by a signal."""
+        if self._fuse is not None:
+            _lib.fuse_exit(self._fuse)
+
+    def forget(self, path: str) -> None:
+        """Make the kernel drop what it knows of a path: attributes and pages. Not to be called in a callback."""
+        if self._fuse is not None:
+            _lib.fuse_invalidate_path(self._fuse, path.encode())
+
+    # -- callbacks -----------------------------------------------------------------------------------------------
+
+    def init_fuse_3(self, conn: Any, config: Any) -> None:
+        """Settle the connection's parameters (``struct fuse_conn_info``, ``struct fuse_config``)."""
+        limits, wishes = conn.contents, config.contents
+        limits.max_background = self._settings.threads
+        limits.congestion_threshold = self._settings.threads * 3 // 4
+        wishes.use_ino = 1
+        wishes.nullpath_ok = 1
+        wishes.entry_timeout = wishes.attr_timeout = self._settings.view.refresh
+        wishes.negative_timeout = 0
+        wishes.kernel_cache = wishes.auto_cache = wishes.direct_io = 0
+        self._fuse = ctypes.c_void_p(_lib.fuse_get_context().contents.fuse)
+        self._ready()
+
+    def getattr_fuse_3(self, path: bytes | None, buf: Any, fip: Any) -> int:
+        """``getattr``."""
+        found = self.operations.getattr("" if path is None else _text(path), fip.contents.fh if fip else None)
+        ctypes.memset(buf, 0, ctypes.sizeof(mfusepy.c_stat))
+        _fill(buf.contents, found)
+        return 0
+
+    def readlink(self, path: bytes, buf: Any, bufsize: int) -> int:
+        """``readlink``."""
+        target = self.operations.readlink(_text(path)).encode()[: bufsize - 1] + b"\0"
+        ctypes.memmove(buf, target, len(target))
+        return 0
+
+    def open(self, path: bytes, fip: Any) -> int:
+        """``open``."""
+        opened = self.operations.open(_text(path), fip.contents.flags)
+        fip.contents.fh = opened.handle
+        fip.contents.keep_cache = int(opened.keep_cache)
+        return 0
+
+    def read(self, path: bytes | None, buf: Any, size: int, offset: int, fip: Any) -> int:
+        """``read``."""
+        data = self.operations.read(fip.contents.fh, size, offset)
+        ctypes.memmove(buf, data, len(data))
+        return len(data)
+
+    def release(self, path: bytes | None, fip: Any) -> int:
+        """``release``."""
+        self.operations.release(fip.contents.fh)
+        return 0
+
+    def opendir(self, path: bytes, fip: Any) -> int:
+        """``opendir``."""
+        fip.contents.fh = self.operations.opendir(_text(path))
+        return 0
+
+    def readdir_fuse_3(
+        self, path: bytes | None, buf: Any, filler: Any, offset: int, fip: Any, flags: int
+    ) -> int:
+        """``readdir``, with attributes wherever they are known (readdirplus)."""
+        told = mfusepy.c_stat()
+        for name, found, following in self.operations.readdir(fip.contents.fh, offset):
+            if found is not None:
+                _fill(told, found)
+            if filler(buf, name.encode(), told if found else None, following, FILL_PLUS if found else 0):
+                break
+        return 0
+
+    def releasedir(self, path: bytes | None, fip: Any) -> int:
+        """``releasedir``."""
+        self.operations.releasedir(fip.contents.fh)
+        return 0
+
+    def getxattr(self, path: bytes, name: bytes, value: Any, size: int, *args: Any) -> int:
+        """``getxattr``; size 0 asks for the length."""
+        return _give(self.operations.getxattr(_text(path), _text(name)), value, size)
+
+    def listxattr(self, path: bytes, namebuf: Any, size: int) -> int:
+        """``listxattr``; size 0 asks for the length."""
+        names = self.operations.listxattr(_text(path), size)
+        return _give(b"".join(name.encode() + b"\0" for name in names), namebuf, size)
+
+    def statfs(self, path: bytes, buf: Any) -> int:
+        """``statfs``."""
+        for name, number in self.operations.statfs(_text(path)).items():
+            setattr(buf.contents, name, number)
+        return 0
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _fill(told: Any, found: Attributes) -> None:
+    """Write attributes into a ``struct stat``."""
+    told.st_mode, told.st_ino, told.st_nlink = found.mode, found.inode, found.links
+    told.st_uid, told.st_gid = found.uid, found.gid
+    told.st_size, told.st_blocks = found.size, found.sectors
+    seconds, nanoseconds = divmod(found.time_ns, 10**9)
+    for time in (told.st_atimespec, told.st_mtimespec, told.st_ctimespec):
+        time.tv_sec, time.tv_nsec = seconds, nanoseconds
+
+
+def _give(data: bytes, buf: Any, size: int) -> int:
+    """Answer an attribute call: the length alone where no room was given."""
+    if size == 0:
+        return len(data)
+    if len(data) > size:
+        return -errno.ERANGE
+    ctypes.memmove(buf, data, len(data))
+    return len(data)

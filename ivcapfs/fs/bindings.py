@@ -1,0 +1,133 @@
+"""One path, one artifact, while it is open: what the kernel was told about each path, and what it caches for it.
+
+Used by the operations. In libfuse's path interface a path is one kernel inode, whatever artifact stands behind it, and
+the inode has one size and one set of cached pages. So when a newer artifact takes over a name:
+
+* while a handle is open, the path stays bound (*pinned*) to the old artifact, for stat, readdir and later opens;
+* afterwards the path is rebound, and before the first open answers, the kernel is made to forget the old attributes;
+* cached pages are kept on open only if they are of the very content that is being opened.
+
+Threading: any thread may call anything. State is guarded by `Bindings._lock`; the kernel is told outside it, on a
+thread
+that is not answering a callback (it would deadlock), and opens of that path wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from ivcapfs.cache.transfer import Blob
+from ivcapfs.fs.nodes import Node, identity
+from ivcapfs.waits import Check, submit, wait_for
+
+PATHS = 100_000
+"""Paths remembered. A path that fell out is treated as if the kernel had been told something else: safe, and rare."""
+FORGET_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Pin:
+    """A path that is open.
+
+    Attributes:
+        node: what it is bound to.
+        content: its bytes, or what stands for them as long as they cannot change.
+        count: open handles.
+        forgotten: done once the kernel has forgotten what it knew before; None where there was nothing to forget.
+        keep_cache: whether pages cached before the first open are of this content.
+    """
+
+    node: Node
+    content: Blob | bytes
+    keep_cache: bool
+    count: int = 0
+    forgotten: Future[None] | None = None
+
+
+class Bindings:
+    """What each path is bound to.
+
+    Args:
+        forget: makes the kernel drop attributes and pages of a path (``fuse_invalidate_path``).
+        pool: a thread outside any callback.
+    """
+
+    def __init__(self, forget: Callable[[str], None], pool: Executor) -> None:
+        self._forget = forget
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._pins: dict[str, Pin] = {}  # guarded by _lock
+        self._told: LRUCache[str, object] = LRUCache(PATHS)  # identities; guarded by _lock
+        self._pages: LRUCache[str, Blob | bytes] = LRUCache(PATHS)  # contents; guarded by _lock
+
+    def tell(self, path: str, node: Node) -> Node:
+        """Return the node whose attributes the kernel is to be told for a path, and remember them as told."""
+        with self._lock:
+            pin = self._pins.get(path)
+            if pin is not None:
+                return pin.node
+            self._told[path] = identity(node)
+            return node
+
+    def pinned(self, path: str) -> Node | None:
+        """Return the node that an open path is bound to, or None."""
+        with self._lock:
+            pin = self._pins.get(path)
+            return pin.node if pin is not None else None
+
+    def pin(self, path: str, node: Node, content: Blob | bytes, check: Check) -> Pin:
+        """Bind a path for one more handle; `unpin` must follow.
+
+        Args:
+            node, content: what it is to be bound to, unless it is bound already.
+
+        Returns:
+            The binding; its node and content may be older than those given.
+        """
+        with self._lock:
+            pin = self._pins.get(path)
+            fresh = pin is None
+            if pin is None:
+                pin = self._pins[path] = Pin(node, content, keep_cache=self._pages.get(path) is content)
+                if self._told.get(path) != identity(node):
+                    pin.forgotten = Future()
+                self._told[path] = identity(node)
+            pin.count += 1
+        try:
+            if pin.forgotten is not None:
+                self._await_forgotten(path, pin.forgotten, check, start=fresh)
+        except BaseException:
+            self.unpin(path, was_read=False)
+            raise
+        return pin
+
+    def unpin(self, path: str, *, was_read: bool) -> None:
+        """One handle of a path is closed; with the last one the path may be rebound.
+
+        Args:
+            was_read: whether the kernel read through the handle. Only then is it sure that it got our answer to the
+                open, and so that all pages it holds are of this content.
+        """
+        with self._lock:
+            pin = self._pins[path]
+            pin.count -= 1
+            if was_read:
+                self._pages[path] = pin.content
+            if pin.count == 0:
+                del self._pins[path]
+
+    def _await_forgotten(self, path: str, forgotten: Future[None], check: Check, *, start: bool) -> None:
+        if start:
+            submit(self._pool, self._make_forget, path, forgotten)
+        wait_for(forgotten, check, FORGET_SECONDS, f"the kernel to forget {path}")
+
+    def _make_forget(self, path: str, forgotten: Future[None]) -> None:
+        try:
+            self._forget(path)
+        finally:
+            forgotten.set_result(None)

@@ -1,0 +1,113 @@
+"""`by-id/<uuid>/`: one folder per artifact, with its content, its record and its aspects.
+
+Used by `ivcapfs.fs.tree`. A uuid that no list has shown is asked for directly, so a new artifact is here at once.
+Threading as in the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.names import Parts, leaf_name
+from ivcapfs.errors import NoSuchEntry, NotAFolder, NotFound
+from ivcapfs.fs.described import fields, labels
+from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Node, TextNode, json_text, time_ns
+from ivcapfs.models import ArtifactRecord, AspectRecord, artifact_uuid, inode_of, inode_of_text
+from ivcapfs.waits import Check
+
+FOLDER, LINK, RECORD, ASPECTS = 1, 2, 3, 4
+"""Salts: what is in an artifact's folder has inode numbers of its own, made from the same uuid."""
+
+
+class ByIdView:
+    """`by-id/`.
+
+    Args:
+        root: the view's own node.
+    """
+
+    def __init__(self, catalog: Catalog, root: FolderNode) -> None:
+        self._catalog = catalog
+        self._root = root
+
+    def node(self, parts: Parts, check: Check) -> Node:
+        """See `View.node`."""
+        if not parts:
+            return self._root
+        record = self._record(parts[0], check)
+        match parts[1:]:
+            case ():
+                return _folder(record)
+            case ("aspects", *rest) if rest:
+                return self._aspect(record, tuple(rest), check)
+            case (name,):
+                return self._member(record, name, check)
+            case _:
+                raise NoSuchEntry(f"nothing at by-id/{'/'.join(parts)}")
+
+    def entries(self, parts: Parts, check: Check) -> Iterator[tuple[str, Node | None]]:
+        """See `View.entries`."""
+        if not parts:
+            return ((record.uuid, _folder(record)) for record in self._catalog.namespace(check))
+        record = self._record(parts[0], check)
+        if len(parts) == 1:
+            return self._members(record)
+        if parts[1:] == ("aspects",):
+            found = labels(self._catalog.aspects(record.uuid, check))
+            return ((f"{label}.json", _aspect_node(aspect)) for label, aspect in found.items())
+        raise NotAFolder(f"by-id/{'/'.join(parts)} is no folder")
+
+    def _record(self, name: str, check: Check) -> ArtifactRecord:
+        uuid = artifact_uuid(name)
+        if uuid is None:
+            raise NoSuchEntry(f"neither a uuid nor the URN of an artifact: {name!r}")
+        try:
+            return self._catalog.record(uuid, check)
+        except NotFound as exc:
+            raise NoSuchEntry(f"there is no artifact {uuid}") from exc
+
+    def _members(self, record: ArtifactRecord) -> Iterator[tuple[str, Node | None]]:
+        if record.is_ready:
+            yield leaf_name(record), FileNode(record, record.size) if record.size is not None else None
+            yield "content", _link(record)
+        yield "artifact.json", None
+        yield "aspects", _aspects_folder(record)
+
+    def _member(self, record: ArtifactRecord, name: str, check: Check) -> Node:
+        if name == "artifact.json":
+            whole = self._catalog.whole_record(record.uuid, check)
+            text = json_text(fields(whole)) + b"\n"
+            return TextNode(text, inode_of(record.uuid, RECORD), time_ns(record.created_at))
+        if name == "aspects":
+            return _aspects_folder(record)
+        if name == "content" and record.is_ready:
+            return _link(record)
+        if name == leaf_name(record) and record.is_ready:
+            return FileNode(record, self._catalog.size(record, check))
+        raise NoSuchEntry(f"no {name!r} in by-id/{record.uuid}")
+
+    def _aspect(self, record: ArtifactRecord, rest: Parts, check: Check) -> Node:
+        label = rest[0].removesuffix(".json")
+        if len(rest) == 1 and label != rest[0] and not label.startswith("."):
+            aspect = labels(self._catalog.aspects(record.uuid, check)).get(label)
+            if aspect is not None:
+                return _aspect_node(aspect)
+        raise NoSuchEntry(f"no aspect {'/'.join(rest)!r} of artifact {record.uuid}")
+
+
+def _folder(record: ArtifactRecord) -> FolderNode:
+    return FolderNode(inode_of(record.uuid, FOLDER), time_ns(record.created_at), record)
+
+
+def _aspects_folder(record: ArtifactRecord) -> FolderNode:
+    return FolderNode(inode_of(record.uuid, ASPECTS), time_ns(record.created_at))
+
+
+def _link(record: ArtifactRecord) -> LinkNode:
+    return LinkNode(leaf_name(record), inode_of(record.uuid, LINK), time_ns(record.created_at))
+
+
+def _aspect_node(aspect: AspectRecord) -> TextNode:
+    text = json_text(aspect.content) + b"\n"
+    return TextNode(text, inode_of_text(aspect.id), time_ns(aspect.valid_from))

@@ -1,0 +1,51 @@
+"""Exception -> errno: the one table. `docs/SEMANTICS.md` tells each with its cause and remedy.
+
+Used by the operations. Pure. Every class of `ivcapfs.errors` is in it by name: a test refuses a class that is not, so
+that no error gets its errno by accident.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ivcapfs import errors
+
+ERRNOS: dict[type[errors.IvcapfsError], int] = {
+    errors.IvcapfsError: errno.EIO,
+    errors.ConfigError: errno.EINVAL,
+    errors.MountError: errno.ENODEV,
+    errors.ApiError: errno.EIO,
+    errors.BadRequest: errno.EINVAL,
+    errors.NotAuthenticated: errno.EACCES,
+    errors.NotPermitted: errno.EACCES,
+    errors.NotFound: errno.ENOENT,
+    errors.Conflict: errno.EBUSY,
+    errors.TooLarge: errno.EFBIG,
+    errors.Unavailable: errno.EIO,
+    errors.ServerFault: errno.EIO,
+    errors.TransportError: errno.EIO,
+    errors.ConnectFailed: errno.EIO,
+    errors.ConnectionBroken: errno.EIO,
+    errors.DeadlineExceeded: errno.ETIMEDOUT,
+    errors.OriginRefused: errno.EPERM,
+    errors.ProtocolError: errno.EIO,
+    errors.ContentChanged: errno.ESTALE,
+    errors.NotReady: errno.EBUSY,
+    errors.FileSystemError: errno.EIO,
+    errors.NoSuchEntry: errno.ENOENT,
+    errors.NotAFolder: errno.ENOTDIR,
+    errors.IsAFolder: errno.EISDIR,
+    errors.NotALink: errno.EINVAL,
+    errors.ReadOnly: errno.EROFS,
+    errors.BadHandle: errno.EBADF,
+    errors.NoSuchAttribute: errno.ENODATA,
+    errors.AttributeTooLarge: errno.E2BIG,
+    errors.AttributesUnsupported: errno.EOPNOTSUPP,
+    errors.Interrupted: errno.EINTR,
+    errors.Closing: errno.ENODEV,
+}
+
+
+def errno_of(exc: errors.IvcapfsError) -> int:
+    """Return the errno that a caller is told."""
+    return ERRNOS[type(exc)]

@@ -1,0 +1,119 @@
+"""The kinds of things a path can name, and how each looks to stat(2).
+
+Used by the tree, which makes them, and by the operations. Immutable values: any thread may hold them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ivcapfs.config import ViewSettings
+from ivcapfs.models import ArtifactRecord, inode_of
+
+READ = 0o444
+READ_AND_SEARCH = 0o555
+SECTOR = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat(2) tells; sizes in bytes, times in nanoseconds since the epoch."""
+
+    mode: int
+    inode: int
+    size: int
+    time_ns: int
+    links: int
+    uid: int
+    gid: int
+
+    @property
+    def sectors(self) -> int:
+        """The 512-byte blocks that du(1) counts."""
+        return -(-self.size // SECTOR)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderNode:
+    """A folder; `record` is set for the folder of one artifact."""
+
+    inode: int
+    time_ns: int
+    record: ArtifactRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileNode:
+    """An artifact's content; `size` in bytes."""
+
+    record: ArtifactRecord
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextNode:
+    """A file whose bytes are made here: a record or an aspect as JSON."""
+
+    data: bytes
+    inode: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNode:
+    """A symbolic link."""
+
+    target: str
+    inode: int
+    time_ns: int
+
+
+Node = FolderNode | FileNode | TextNode | LinkNode
+
+
+def attributes(node: Node, view: ViewSettings) -> Attributes:
+    """Return what stat(2) tells of a node. Modes are made here, never taken from a server."""
+    match node:
+        case FolderNode():
+            kind, mode, size = stat.S_IFDIR, READ_AND_SEARCH & ~view.umask, 0
+        case LinkNode():
+            kind, mode, size = stat.S_IFLNK, 0o777, len(node.target.encode())
+        case TextNode():
+            kind, mode, size = stat.S_IFREG, READ & ~view.umask, len(node.data)
+        case FileNode():
+            inode, time = inode_of(node.record.uuid), time_ns(node.record.created_at)
+            return Attributes(
+                stat.S_IFREG | READ & ~view.umask, inode, node.size, time, 1, view.uid, view.gid
+            )
+    return Attributes(kind | mode, node.inode, size, node.time_ns, 1, view.uid, view.gid)
+
+
+def identity(node: Node) -> object:
+    """Return a value that is equal for two nodes exactly if the kernel may take one for the other."""
+    match node:
+        case FileNode():
+            return node.record.uuid, node.size
+        case TextNode():
+            return hashlib.sha256(node.data).digest()
+        case LinkNode():
+            return node.target
+        case FolderNode():
+            return node.inode
+
+
+def time_ns(time: datetime) -> int:
+    """Return nanoseconds since the epoch, exactly (a float has no room for them)."""
+    return int(time.timestamp()) * 10**9 + time.microsecond * 1000
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> bytes:
+    """Return a JSON value as UTF-8 text, readable; what UTF-8 cannot hold stays escaped."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent).encode()

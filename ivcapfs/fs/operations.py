@@ -1,0 +1,275 @@
+"""The filesystem's operations, one method per callback: thin, no policy, no kernel.
+
+Called by `ivcapfs.fs.binding` for the kernel, and by tests directly. What exists is asked of the tree, bytes of the
+reader, what a path is bound to of the bindings. Each method raises OSError with the errno that the caller is told; an
+error that is not one of ours is logged with its traceback and answers EIO.
+
+Threading: any thread may call anything. Open handles are guarded by `Operations._lock`.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from ivcapfs.cache.reader import Handle, Reader
+from ivcapfs.cache.transfer import Blob
+from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.names import Parts
+from ivcapfs.config import ViewSettings
+from ivcapfs.errors import (
+    BadHandle,
+    FileSystemError,
+    IsAFolder,
+    IvcapfsError,
+    NoSuchEntry,
+    NotAFolder,
+    NotALink,
+    ReadOnly,
+)
+from ivcapfs.fs.bindings import Bindings
+from ivcapfs.fs.errnos import errno_of
+from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, attributes
+from ivcapfs.fs.tree import Entry, Tree
+from ivcapfs.fs.xattrs import ExtendedAttributes
+from ivcapfs.waits import Check
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+BLOCK = 4096
+NAME_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to open(2): the handle, and whether the kernel may keep the pages that it has."""
+
+    handle: int
+    keep_cache: bool
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    """An open file: an artifact read through the reader, or text made here."""
+
+    path: str
+    node: Node
+    reading: Handle | bytes
+    was_read: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Folder:
+    """An open folder: its entries as they were when the reading of it began."""
+
+    parts: Parts
+    entries: list[Entry] | None = None
+
+
+def answers(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Turn our exceptions into OSError with the errno of the table, in this one place."""
+
+    @functools.wraps(method)
+    def answer(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except IvcapfsError as exc:
+            code = errno_of(exc)
+            level = logging.DEBUG if isinstance(exc, FileSystemError) else logging.WARNING
+            log.log(level, "%s%r: %s: %s", method.__name__, args[:1], errno.errorcode[code], exc)
+            raise OSError(code, os.strerror(code)) from exc
+        except Exception as exc:
+            log.exception("%s%r: unexpected error, answering EIO", method.__name__, args[:1])
+            raise OSError(errno.EIO, os.strerror(errno.EIO)) from exc
+
+    return answer
+
+
+class Operations:
+    """A read-only deployment as a filesystem.
+
+    Args:
+        check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
+    """
+
+    use_ns = True
+
+    def __init__(
+        self, catalog: Catalog, reader: Reader, bindings: Bindings, view: ViewSettings, check: Check
+    ) -> None:
+        self._catalog = catalog
+        self._reader = reader
+        self._bindings = bindings
+        self._view = view
+        self._check = check
+        self._tree = Tree(catalog)
+        self._xattrs = ExtendedAttributes(catalog)
+        self._lock = threading.Lock()
+        self._open: dict[int, _File | _Folder] = {}  # guarded by _lock
+        self._numbers = itertools.count(1)
+
+    @answers
+    def getattr(self, path: str, handle: int | None = None) -> Attributes:
+        """Return what stat(2) tells; of the open file, where a handle is given."""
+        if handle is not None:
+            return attributes(self._file(handle).node, self._view)
+        node = self._bindings.pinned(path) or self._tree.node(split(path), self._check)
+        return attributes(self._bindings.tell(path, node), self._view)
+
+    @answers
+    def readlink(self, path: str) -> str:
+        """Return a symbolic link's target (readlink(2))."""
+        node = self._tree.node(split(path), self._check)
+        if not isinstance(node, LinkNode):
+            raise NotALink(f"{path} is no symbolic link")
+        return node.target
+
+    @answers
+    def open(self, path: str, flags: int) -> Opened:
+        """Open a file for reading (open(2)).
+
+        Args:
+            flags: of open(2); any that would write is refused with EROFS.
+        """
+        if flags & WRITING:
+            raise ReadOnly(f"{path}: artifacts are immutable, and this mount only reads")
+        node = self._bindings.pinned(path) or self._tree.node(split(path), self._check)
+        if isinstance(node, FolderNode | LinkNode):
+            raise IsAFolder(f"{path} cannot be read as a file")
+        content = self._reader.blob(node.record.uuid, node.size) if isinstance(node, FileNode) else node.data
+        pin = self._bindings.pin(path, node, content, self._check)
+        reading = self._reader.open(pin.content) if isinstance(pin.content, Blob) else pin.content
+        return Opened(self._enter(_File(path, pin.node, reading)), pin.keep_cache)
+
+    @answers
+    def read(self, handle: int, size: int, offset: int) -> bytes:
+        """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
+        file = self._file(handle)
+        file.was_read = True
+        if isinstance(file.reading, bytes):
+            return file.reading[offset : offset + size]
+        return self._reader.read(file.reading, offset, size, self._check)
+
+    @answers
+    def release(self, handle: int) -> None:
+        """Close a file handle."""
+        file = self._leave(handle)
+        if isinstance(file, _File):
+            if isinstance(file.reading, Handle):
+                self._reader.close(file.reading)
+            self._bindings.unpin(file.path, was_read=file.was_read)
+
+    @answers
+    def opendir(self, path: str) -> int:
+        """Open a folder (opendir(3)). Nothing is listed yet."""
+        parts = split(path)
+        node = self._tree.node(parts, self._check)
+        if not isinstance(node, FolderNode):
+            raise NotAFolder(f"{path} is no folder")
+        return self._enter(_Folder(parts))
+
+    @answers
+    def readdir(self, handle: int, offset: int) -> Iterator[tuple[str, Attributes | None, int]]:
+        """Iterate (name, attributes or None, offset of the next entry), from an offset on (readdir(3)).
+
+        Attributes are None where they are not known without a request. Offset 0 lists afresh.
+        """
+        folder = self._leave(handle, keep=True)
+        if not isinstance(folder, _Folder):
+            raise BadHandle("not an open folder")
+        if folder.entries is None or offset == 0:
+            folder.entries = [Entry(".", None), Entry("..", None), *self._tree.entries(folder.parts, self._check)]
+        return self._told(folder.parts, folder.entries, offset)
+
+    @answers
+    def releasedir(self, handle: int) -> None:
+        """Close a folder handle."""
+        self._leave(handle)
+
+    @answers
+    def getxattr(self, path: str, name: str) -> bytes:
+        """Return an extended attribute's value (getxattr(2))."""
+        if not name.startswith("user."):
+            return self._xattrs.value(FolderNode(0, 0), name, self._check)
+        return self._xattrs.value(self._node(path), name, self._check)
+
+    @answers
+    def listxattr(self, path: str, room: int) -> list[str]:
+        """Return the names of the extended attributes (listxattr(2)); `room` in bytes, 0 asks for the size."""
+        return self._xattrs.names(self._node(path), room, self._check)
+
+    @answers
+    def statfs(self, path: str) -> dict[str, int]:
+        """Return what statvfs(3) tells, from what is known; a full and read-only filesystem."""
+        known = self._catalog.known()
+        blocks = sum(-(-(record.size or 0) // BLOCK) for record in known)
+        return {
+            "f_bsize": BLOCK,
+            "f_frsize": BLOCK,
+            "f_blocks": blocks,
+            "f_files": len(known),
+            "f_namemax": NAME_MAX,
+        }
+
+    # -- handles -------------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> Node:
+        return self._bindings.pinned(path) or self._tree.node(split(path), self._check)
+
+    def _enter(self, opened: _File | _Folder) -> int:
+        with self._lock:
+            number = next(self._numbers)
+            self._open[number] = opened
+            return number
+
+    def _leave(self, handle: int, *, keep: bool = False) -> _File | _Folder:
+        with self._lock:
+            opened = self._open.get(handle) if keep else self._open.pop(handle, None)
+        if opened is None:
+            raise BadHandle(f"handle {handle} is not open")
+        return opened
+
+    def _file(self, handle: int) -> _File:
+        opened = self._leave(handle, keep=True)
+        if not isinstance(opened, _File):
+            raise BadHandle(f"handle {handle} is not a file")
+        return opened
+
+    def _told(
+        self, parts: Parts, entries: list[Entry], offset: int
+    ) -> Iterator[tuple[str, Attributes | None, int]]:
+        """Iterate a folder's entries with what the kernel is told about each."""
+        base = "/" + "/".join(parts) if parts else ""
+        for index in range(offset, len(entries)):
+            name, node = entries[index].name, entries[index].node
+            path = f"{base}/{name}"
+            shown = node and (self._bindings.pinned(path) or node)
+            yield name, attributes(shown, self._view) if shown else None, index + 1
+            if shown:  # the kernel took it: had its buffer been full, this generator would not have gone on
+                self._bindings.tell(path, shown)
+
+
+def split(path: str) -> Parts:
+    """Return a path's components.
+
+    Raises:
+        NoSuchEntry: it is no UTF-8, as no name here is.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as exc:
+        raise NoSuchEntry(f"no name here is {path!r}") from exc
+    return tuple(part for part in path.split("/") if part)
+
+

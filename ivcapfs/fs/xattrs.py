@@ -1,0 +1,121 @@
+"""Records and aspects as extended attributes (xattr(7)).
+
+Used by the operations. Any thread may call it. A request is made only when a value or a full list is asked for, never
+for an attribute that a mount does not have: ``ls -l`` probes each file for ACLs and labels.
+
+Linux allows 255 bytes for a name, 64 KiB for a value and 64 KiB for a list. What does not fit is left out of the list,
+so that one big aspect cannot hide the others; the whole is always in `by-id/<uuid>/aspects/`.
+"""
+
+from __future__ import annotations
+
+from ivcapfs.catalog.interface import Catalog
+from ivcapfs.errors import AttributesUnsupported, AttributeTooLarge, NoSuchAttribute
+from ivcapfs.fs.described import LISTED, WHOLE, fields, labels
+from ivcapfs.fs.nodes import FileNode, FolderNode, Node, json_text
+from ivcapfs.models import ArtifactRecord, AspectRecord
+from ivcapfs.waits import Check
+
+MIME_TYPE = "user.mime_type"
+"""The name that freedesktop.org gave it."""
+PREFIX = "user.ivcap."
+ASPECT_PREFIX = "user.ivcap.aspect."
+MAX_NAME = 255
+MAX_VALUE = 64 * 1024
+MAX_LIST = 64 * 1024
+PROBE = 256
+"""A list asked for with fewer bytes of room than this is a probe (ls(1) of coreutils 9.6), and worth no request."""
+
+
+class ExtendedAttributes:
+    """The extended attributes of the mount's nodes."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def value(self, node: Node, name: str, check: Check) -> bytes:
+        """Return one attribute's value (getxattr(2)).
+
+        Raises:
+            AttributesUnsupported: not in the `user.` namespace.
+            NoSuchAttribute: the node has no such attribute.
+            AttributeTooLarge: the value is over 64 KiB.
+        """
+        if not name.startswith("user."):
+            raise AttributesUnsupported(f"only user attributes are kept, not {name!r}")
+        record = _record(node)
+        if record is None:
+            raise NoSuchAttribute(f"no attribute {name!r} here")
+        if name.startswith(ASPECT_PREFIX):
+            return self._aspect(record, name.removeprefix(ASPECT_PREFIX), check)
+        field = "mime-type" if name == MIME_TYPE else name.removeprefix(PREFIX)
+        if field in WHOLE and name.startswith(PREFIX):
+            record = self._catalog.whole_record(record.uuid, check)
+        value = _fields(record).get(name)
+        if value is None:
+            raise NoSuchAttribute(f"no attribute {name!r} here")
+        return _checked(value, name)
+
+    def names(self, node: Node, room: int, check: Check) -> list[str]:
+        """Return the attributes' names (listxattr(2)).
+
+        Args:
+            room: bytes that the caller has for the list; 0 asks for its size.
+        """
+        record = _record(node)
+        if record is None:
+            return []
+        known = self._catalog.details_known(record.uuid)
+        if known is None and 0 < room < PROBE:
+            return _fitting([name for name in _fields(record) if _is_listed(name)], room)
+        if known is None:
+            known = self._catalog.whole_record(record.uuid, check), self._catalog.aspects(record.uuid, check)
+        whole, aspects = known
+        names = [name for name, value in _fields(whole).items() if len(value) <= MAX_VALUE]
+        names += [ASPECT_PREFIX + label for label, aspect in labels(aspects).items() if _fits(label, aspect)]
+        return _fitting(names, MAX_LIST)
+
+    def _aspect(self, record: ArtifactRecord, label: str, check: Check) -> bytes:
+        aspect = labels(self._catalog.aspects(record.uuid, check)).get(label)
+        if aspect is None:
+            raise NoSuchAttribute(f"artifact {record.uuid} has no aspect {label!r}")
+        return _checked(json_text(aspect.content, indent=None), label)
+
+
+def _record(node: Node) -> ArtifactRecord | None:
+    return node.record if isinstance(node, FileNode | FolderNode) else None
+
+
+def _fields(record: ArtifactRecord) -> dict[str, bytes]:
+    """Return a record's fields as attribute name -> value."""
+    told = fields(record)
+    named = {PREFIX + name: str(told[name]) for name in (*LISTED, *WHOLE) if name in told}
+    if record.mime_type is not None:
+        named = {MIME_TYPE: record.mime_type, **named}
+    return {name: value.encode("utf-8", "backslashreplace") for name, value in named.items()}
+
+
+def _is_listed(name: str) -> bool:
+    return name == MIME_TYPE or name.removeprefix(PREFIX) in LISTED
+
+
+def _fits(label: str, aspect: AspectRecord) -> bool:
+    name_fits = len((ASPECT_PREFIX + label).encode()) <= MAX_NAME
+    return name_fits and len(json_text(aspect.content, indent=None)) <= MAX_VALUE
+
+
+def _checked(value: bytes, name: str) -> bytes:
+    if len(value) > MAX_VALUE:
+        raise AttributeTooLarge(f"{name!r} has {len(value)} bytes, and an attribute holds 64 KiB: see by-id/")
+    return value
+
+
+def _fitting(names: list[str], room: int) -> list[str]:
+    """Return the names that fit into so many bytes, each with its NUL, in order."""
+    fitting: list[str] = []
+    for name in names:
+        room -= len(name.encode()) + 1
+        if room < 0:
+            break
+        fitting.append(name)
+    return fitting

@@ -1,0 +1,178 @@
+"""Mount options (``-o name=value,…``) -> settings.
+
+Used by the command line. Pure, but for resolving paths and for what `ivcapfs.config` reads.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ivcapfs.config import CacheSettings, Limits, MountSettings, ViewSettings, client_settings, parse_size
+from ivcapfs.errors import ConfigError
+
+OPTIONS = {
+    "allow_other": "other users may look, too",
+    "allow_root": "root may look, too",
+    "uid=USER": "the owner shown (default: who mounts)",
+    "gid=GROUP": "the group shown",
+    "umask=OCTAL": "permission bits taken away from 0444 and 0555",
+    "refresh=SECONDS": "how old a listing may be (30)",
+    "cache-size=SIZE": "memory for cached blocks (256M)",
+    "read-ahead=SIZE": "the largest read-ahead of one file (16M; 0: none)",
+    "timeout=SECONDS": "how long a request may take without any progress (20)",
+    "token-file=FILE": "a file (mode 0600) that holds the token",
+    "log-file=FILE": "where a background mount logs",
+    "allow-http": "plain http also to other machines",
+    "debug": "log every request",
+}
+"""What each option means, for the help."""
+
+_FLAGS = frozenset({"allow_other", "allow_root", "allow-http", "debug"})
+_VALUED = frozenset(name.split("=")[0] for name in OPTIONS if "=" in name)
+_IGNORED = frozenset({"ro", "defaults", "nosuid", "nodev", "default_permissions"})
+"""What a mount does anyway, or what means nothing: taken without a word."""
+
+
+def mount_settings(
+    source: str | None, mountpoint: str, options: Iterable[str], *, foreground: bool
+) -> MountSettings:
+    """Put a mount's settings together.
+
+    Args:
+        source: the deployment's URL; None: the environment names it.
+        options: as given to each `-o`.
+
+    Raises:
+        ConfigError: an option is unknown, doubled in meaning, or has a value that makes no sense.
+    """
+    given = parse_options(options)
+    if "allow_other" in given and "allow_root" in given:
+        raise ConfigError("allow_other and allow_root exclude each other: choose one")
+    where = absolute(Path(mountpoint))
+    token_file = _path(given.get("token-file"), where)
+    client = client_settings(source, token_file=token_file, allow_http="allow-http" in given)
+    limits = Limits()
+    if "timeout" in given:
+        seconds = _seconds("timeout", given["timeout"], least=0.1)
+        limits = replace(limits, idle=seconds, connect=min(limits.connect, seconds), total=max(seconds, 1.0) * 1.5)
+    return MountSettings(
+        client=replace(client, limits=limits),
+        mountpoint=where,
+        cache=_cache(given),
+        view=_view(given),
+        allow_other="allow_other" in given,
+        allow_root="allow_root" in given,
+        foreground=foreground,
+        debug="debug" in given,
+        log_file=_path(given.get("log-file"), where),
+    )
+
+
+def parse_options(options: Iterable[str]) -> dict[str, str]:
+    """Return name -> value of all options; flags have an empty value. The last of several counts.
+
+    Raises:
+        ConfigError: an option is unknown, or lacks or has a value against its nature.
+    """
+    given: dict[str, str] = {}
+    for word in (word for text in options for word in text.split(",") if word):
+        name, equals, value = word.partition("=")
+        name = _spelled(name)
+        if name in _IGNORED:
+            continue
+        if name in _FLAGS and not equals:
+            given[name] = ""
+        elif name in _VALUED and value:
+            given[name] = value
+        elif name in _FLAGS:
+            raise ConfigError(f"the option {name} takes no value")
+        elif name in _VALUED:
+            raise ConfigError(f"the option {name} needs a value: {name}=…")
+        elif name == "rw":
+            raise ConfigError("this mount only reads: leave out the option rw")
+        else:
+            raise ConfigError(f"unknown option {name!r}; known are: {', '.join(OPTIONS)}")
+    return given
+
+
+def absolute(path: Path) -> Path:
+    """Return an absolute path without symbolic links, also where a stale mount hides behind its last component."""
+    return Path(os.path.realpath(path.parent)) / path.name if path.name else Path(os.path.realpath(path))
+
+
+def _spelled(name: str) -> str:
+    """Return an option's own spelling: `cache_size` is `cache-size`, `allow-other` is `allow_other`."""
+    for known in (name, name.replace("_", "-"), name.replace("-", "_")):
+        if known in _FLAGS or known in _VALUED:
+            return known
+    return name
+
+
+def _cache(given: dict[str, str]) -> CacheSettings:
+    cache = CacheSettings()
+    memory = parse_size(given["cache-size"]) if "cache-size" in given else cache.memory
+    read_ahead = parse_size(given["read-ahead"]) if "read-ahead" in given else cache.read_ahead
+    return replace(
+        cache, memory=memory, read_ahead=read_ahead, read_ahead_total=max(cache.read_ahead_total, read_ahead)
+    )
+
+
+def _view(given: dict[str, str]) -> ViewSettings:
+    view = ViewSettings()
+    if "refresh" in given:
+        view = replace(view, refresh=_seconds("refresh", given["refresh"], least=0.0))
+    if "uid" in given:
+        view = replace(view, uid=_user(given["uid"]))
+    if "gid" in given:
+        view = replace(view, gid=_group(given["gid"]))
+    if "umask" in given:
+        view = replace(view, umask=_octal(given["umask"]))
+    return view
+
+
+def _path(text: str | None, mountpoint: Path) -> Path | None:
+    if text is None:
+        return None
+    path = absolute(Path(text))
+    if path.is_relative_to(mountpoint):
+        raise ConfigError(f"{path} would be inside the mount itself: choose a place outside")
+    return path
+
+
+def _seconds(name: str, text: str, *, least: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not least <= number < 1e7:
+        raise ConfigError(f"{name} must be a number of seconds from {least:g} on, not {text!r}")
+    return number
+
+
+def _octal(text: str) -> int:
+    try:
+        mask = int(text, 8)
+    except ValueError:
+        mask = -1
+    if not 0 <= mask <= 0o777:
+        raise ConfigError(f"umask must be an octal number up to 777, not {text!r}")
+    return mask
+
+
+def _user(text: str) -> int:
+    try:
+        return int(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise ConfigError(f"there is no user {text!r}") from None
+
+
+def _group(text: str) -> int:
+    try:
+        return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise ConfigError(f"there is no group {text!r}") from None

@@ -1,0 +1,135 @@
+"""The table of artifacts.
+
+Used by the store, by uploads and by the artifact calls. May be used from any thread (see
+:mod:`ivcapfs.server.database`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ivcapfs.server.clock import Clock
+from ivcapfs.server.database import Database
+from ivcapfs.server.fields import ARTIFACT_FIELDS, SqlValue
+from ivcapfs.server.filters import parse_filter
+from ivcapfs.server.paging import Key, ListQuery, after_sql, key_sql, order_sql
+from ivcapfs.server.records import ACCOUNT, ARTIFACT_POLICY, Artifact
+
+_COLUMNS = "id, name, mime_type, size, status, etag, policy, account, deferred, created_at, last_modified_at"
+
+_WIDTH = 11
+
+# The artifacts as they were: only those that there were, and not yet ready before they were.
+_AS_OF = """(SELECT id, name, mime_type, size, etag, policy, account, deferred, created_at, last_modified_at,
+    CASE WHEN status = 'ready' AND ready_at > ?1 THEN
+              CASE WHEN partial_at <= ?1 THEN 'partial' ELSE 'pending' END
+         WHEN status = 'partial' AND partial_at > ?1 THEN 'pending'
+         ELSE status END AS status
+    FROM artifacts WHERE created_at <= ?1)"""
+
+
+class ArtifactTable:
+    """The artifacts' records.
+
+    Args:
+        database: where they are kept.
+        clock: dates them.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def insert(
+        self,
+        artifact_id: str,
+        name: str | None,
+        mime_type: str | None,
+        *,
+        size: int | None = None,
+        status: str = "pending",
+        etag: str | None = None,
+        policy: str | None = None,
+        created_at: int | None = None,
+    ) -> None:
+        """Add a record; ``created_at`` (microseconds since 1970) is now unless given."""
+        with self._database.transaction() as db:
+            at = self._clock.tick() if created_at is None else created_at
+            db.execute(
+                f"INSERT INTO artifacts ({_COLUMNS}, partial_at, ready_at)"
+                " VALUES (?,?,?,?,?,?,?,?,0,?,?,?,?)",
+                (
+                    artifact_id, name, mime_type, size, status, etag, policy or ARTIFACT_POLICY, ACCOUNT, at,
+                    at, at if status in ("ready", "partial") else None, at if status == "ready" else None,
+                ),
+            )  # fmt: skip
+
+    def get(self, artifact_id: str) -> Artifact | None:
+        """Return the record of this URN, if there is one."""
+        with self._database.reading() as db:
+            row = db.execute(f"SELECT {_COLUMNS} FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()
+        return None if row is None else _artifact(row)
+
+    def select(self, query: ListQuery) -> tuple[list[Artifact], Key | None]:
+        """Return a page of records, and the key to go on from or ``None`` on the last page.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+            OrderError: the order names an unknown field.
+        """
+        where = parse_filter(query.filter, ARTIFACT_FIELDS)
+        clauses = [c for c in (where, after_sql(query, ARTIFACT_FIELDS)) if c is not None]
+        condition = " AND ".join(c.sql for c in clauses) or "1"
+        values: list[SqlValue] = [value for c in clauses for value in c.params]
+        sql = (
+            f"SELECT {_COLUMNS}, {key_sql(query, ARTIFACT_FIELDS)} FROM {_AS_OF} WHERE {condition}"
+            f" ORDER BY {order_sql(query, ARTIFACT_FIELDS)} LIMIT ?"
+        )
+        with self._database.reading() as db:
+            rows = db.execute(sql, [query.at_time, *values, query.limit + 1]).fetchall()
+        page = rows[: query.limit]
+        more = len(rows) > query.limit
+        return [_artifact(row) for row in page], tuple(page[-1])[_WIDTH:] if more else None
+
+    def unfinished(self) -> list[Artifact]:
+        """Return the records whose length is known and whose content may have come in whole."""
+        with self._database.reading() as db:
+            rows = db.execute(
+                f"SELECT {_COLUMNS} FROM artifacts"
+                " WHERE status IN ('pending', 'partial') AND size IS NOT NULL"
+            ).fetchall()
+        return [_artifact(row) for row in rows]
+
+    def set_length(self, artifact_id: str, size: int) -> None:
+        """Note how many bytes the content will have."""
+        with self._database.transaction() as db:
+            db.execute("UPDATE artifacts SET size = ? WHERE id = ?", (size, artifact_id))
+
+    def set_deferred(self, artifact_id: str) -> None:
+        """Note that the length will be told at the end of the upload."""
+        with self._database.transaction() as db:
+            db.execute("UPDATE artifacts SET deferred = 1 WHERE id = ?", (artifact_id,))
+
+    def set_partial(self, artifact_id: str) -> None:
+        """Note that content has begun to come."""
+        with self._database.transaction() as db:
+            at = self._clock.tick()
+            db.execute(
+                "UPDATE artifacts SET status = 'partial', partial_at = ?, last_modified_at = ?"
+                " WHERE id = ? AND status = 'pending'",
+                (at, at, artifact_id),
+            )
+
+    def set_ready(self, artifact_id: str, size: int, etag: str) -> None:
+        """Note that the content is complete; it never changes any more."""
+        with self._database.transaction() as db:
+            at = self._clock.tick()
+            db.execute(
+                "UPDATE artifacts SET status = 'ready', size = ?, etag = ?, last_modified_at = ?,"
+                " ready_at = ? WHERE id = ?",
+                (size, etag, at, at, artifact_id),
+            )
+
+
+def _artifact(row: sqlite3.Row) -> Artifact:
+    return Artifact(*tuple(row)[:_WIDTH])

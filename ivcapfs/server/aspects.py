@@ -1,0 +1,149 @@
+"""The table of aspects: typed JSON about entities, added and retracted, never deleted.
+
+Used by the store and by the aspect calls. May be used from any thread (see :mod:`ivcapfs.server.database`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ivcapfs.server.clock import Clock
+from ivcapfs.server.database import Database
+from ivcapfs.server.fields import ASPECT_FIELDS, SqlValue
+from ivcapfs.server.filters import Clause, parse_filter
+from ivcapfs.server.jsonpath import parse_path
+from ivcapfs.server.paging import Key, ListQuery, after_sql, key_sql, order_sql
+from ivcapfs.server.records import ACCOUNT, ASPECT_POLICY, PRINCIPAL, Aspect, new_aspect_id
+
+_COLUMNS = (
+    "id, entity, schema, content, content_type, policy, account, asserter, retracter, replaces,"
+    " valid_from, valid_to"
+)
+_WIDTH = 12
+
+
+class NotUnique(ValueError):
+    """Several aspects stand where one was expected.
+
+    Args:
+        matches: how many.
+    """
+
+    def __init__(self, matches: int) -> None:
+        super().__init__(f"found {matches} matches")
+        self.matches = matches
+
+
+class AspectTable:
+    """The aspects' records.
+
+    Args:
+        database: where they are kept.
+        clock: dates them.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add(
+        self,
+        entity: str,
+        schema: str,
+        content: str,
+        *,
+        policy: str | None = None,
+        replaces: str | None = None,
+    ) -> str:
+        """Add an aspect (``content`` is JSON text) beside those that stand already, and return its URN."""
+        aspect_id = new_aspect_id()
+        with self._database.transaction() as db:
+            db.execute(
+                f"INSERT INTO aspects ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    aspect_id, entity, schema, content, "application/json", policy or ASPECT_POLICY, ACCOUNT,
+                    PRINCIPAL, None, replaces, self._clock.tick(), None,
+                ),
+            )  # fmt: skip
+        return aspect_id
+
+    def update(self, entity: str, schema: str, content: str, *, policy: str | None = None) -> str:
+        """Put an aspect in the place of the one of its schema that stands, if any, and return its URN.
+
+        Raises:
+            NotUnique: several stand there; nothing is changed.
+        """
+        with self._database.transaction() as db:
+            rows = db.execute(
+                "SELECT id FROM aspects WHERE entity = ? AND schema = ? AND valid_to IS NULL",
+                (entity, schema),
+            ).fetchall()
+            if len(rows) > 1:
+                raise NotUnique(len(rows))
+            old = rows[0]["id"] if rows else None
+            if old is not None:
+                self.retract(old)
+            return self.add(entity, schema, content, policy=policy, replaces=old)
+
+    def retract(self, aspect_id: str) -> bool:
+        """End an aspect's validity, now; return whether there is such an aspect. Twice is once."""
+        with self._database.transaction() as db:
+            db.execute(
+                "UPDATE aspects SET valid_to = ?, retracter = ? WHERE id = ? AND valid_to IS NULL",
+                (self._clock.tick(), PRINCIPAL, aspect_id),
+            )
+            return db.execute("SELECT 1 FROM aspects WHERE id = ?", (aspect_id,)).fetchone() is not None
+
+    def get(self, aspect_id: str) -> Aspect | None:
+        """Return the record of this URN, retracted or not, if there is one."""
+        with self._database.reading() as db:
+            row = db.execute(f"SELECT {_COLUMNS} FROM aspects WHERE id = ?", (aspect_id,)).fetchone()
+        return None if row is None else _aspect(row)
+
+    def select(self, query: ListQuery) -> tuple[list[Aspect], Key | None]:
+        """Return a page of records, and the key to go on from or ``None`` on the last page.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+            PathError: the content path cannot be understood.
+            OrderError: the order names an unknown field.
+        """
+        clauses = _conditions(query)
+        params: list[SqlValue] = [*(value for c in clauses for value in c.params), query.limit + 1]
+        sql = (
+            f"SELECT {_COLUMNS}, {key_sql(query, ASPECT_FIELDS)} FROM aspects"
+            f" WHERE {' AND '.join(c.sql for c in clauses)}"
+            f" ORDER BY {order_sql(query, ASPECT_FIELDS)} LIMIT ?"
+        )
+        with self._database.reading() as db:
+            rows = db.execute(sql, params).fetchall()
+        page = rows[: query.limit]
+        more = len(rows) > query.limit
+        return [_aspect(row) for row in page], tuple(page[-1])[_WIDTH:] if more else None
+
+
+def _conditions(query: ListQuery) -> list[Clause]:
+    at = query.at_time
+    standing = Clause("valid_from <= ? AND (valid_to IS NULL OR valid_to > ?)", (at, at))
+    clauses: list[Clause | None] = [standing]
+    if query.entity:
+        clauses.append(Clause("entity = ?", (query.entity,)))
+    if query.schema:
+        clauses.append(_schema_clause(query.schema))
+    clauses.append(parse_filter(query.filter, ASPECT_FIELDS))
+    clauses.append(after_sql(query, ASPECT_FIELDS))
+    if query.content_path:
+        parse_path(query.content_path)  # refused here rather than within SQL
+        clauses.append(Clause("content_matches(?, content)", (query.content_path,)))
+    return [clause for clause in clauses if clause is not None]
+
+
+def _schema_clause(schema: str) -> Clause:
+    if "%" not in schema:
+        return Clause("schema = ?", (schema,))
+    pattern = schema.replace("\\", "\\\\").replace("_", "\\_")
+    return Clause("schema LIKE ? ESCAPE '\\'", (pattern,))
+
+
+def _aspect(row: sqlite3.Row) -> Aspect:
+    return Aspect(*tuple(row)[:_WIDTH])
