@@ -7,6 +7,7 @@ Everything runs on the main thread; what a command needs is imported when it run
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 
 from ivcapfs import __version__
 from ivcapfs.config import read_token
-from ivcapfs.errors import IvcapfsError
+from ivcapfs.errors import ConfigError, IvcapfsError
 from ivcapfs.options import OPTIONS, mount_settings
 
 P = ParamSpec("P")
@@ -36,6 +37,13 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             sys.exit(130)
 
     return run
+
+
+def _need_server() -> None:
+    """See that the embedded platform, which is an extra, can be imported."""
+    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} missing: pip install 'ivcapfs[server]'")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,9 +95,15 @@ def serve(data: Path, host: str, port: int, token_file: Path | None) -> None:
 
     The first line on standard output is its URL, printed once it answers.
     """
-    from ivcapfs.demo.platform import serve_forever
+    _need_server()
+    from ivcapfs.server.runner import run_forever
+    from ivcapfs.server.settings import ServeSettings
 
-    serve_forever(data, host, port, read_token(token_file) if token_file else None)
+    token = read_token(token_file).reveal() if token_file else None
+    try:
+        run_forever(ServeSettings(data_dir=data, host=host, port=port, token=token), click.echo)
+    except OSError as exc:
+        raise ConfigError(f"cannot serve: {exc}") from exc
 
 
 @main.command()
@@ -98,6 +112,7 @@ def serve(data: Path, host: str, port: int, token_file: Path | None) -> None:
 @one_line_errors
 def demo(mountpoint: Path | None, keep: bool) -> None:
     """Show the main job: a local platform with sample files, mounted at MOUNTPOINT, and a short tour."""
+    _need_server()
     from ivcapfs.demo.tour import run
 
     run(mountpoint, keep=keep)

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -167,8 +168,8 @@ def client_settings(
     """
     given = Secret(token) if token else read_token(token_file) if token_file else None
     account = account_id or environ.get("IVCAP_ACCOUNT_ID") or None
-    from_environment = environ.get("IVCAP_JWT") or environ.get("IVCAP_ACCESS_TOKEN")
-    secret = given or (Secret(from_environment.strip()) if from_environment else None)
+    from_environment = environ.get("IVCAP_JWT", "").strip() or environ.get("IVCAP_ACCESS_TOKEN", "").strip()
+    secret = given or (Secret(from_environment) if from_environment else None)
     outside = url or environ.get("IVCAP_URL")
     if outside:
         return ClientSettings(check_url(outside, allow_http=allow_http), secret, account, allow_http)
@@ -186,6 +187,7 @@ def check_url(url: str, *, allow_http: bool) -> str:
     Raises:
         ConfigError: it is no http(s) URL, has a query, or is plain http to another machine.
     """
+    url = url.strip()
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -193,7 +195,7 @@ def check_url(url: str, *, allow_http: bool) -> str:
         raise ConfigError(f"not a URL: {url!r} ({exc})") from exc
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"not the URL of a deployment: {url!r}; it looks like https://HOST")
-    if parts.query or parts.fragment or parts.username or parts.password:
+    if "?" in url or "#" in url or "@" in parts.netloc:
         raise ConfigError("the URL of a deployment has no user, query or fragment: use https://HOST[/PATH]")
     if parts.scheme == "http" and not (allow_http or is_loopback(parts.hostname)):
         raise ConfigError(f"plain http would show the token to the network: use https, or -o allow-http for {url}")
@@ -202,7 +204,12 @@ def check_url(url: str, *, allow_http: bool) -> str:
 
 def is_loopback(host: str) -> bool:
     """Return whether `host` (a name or an address, no brackets) is this machine."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_token(path: Path) -> Secret:
@@ -232,6 +239,6 @@ def parse_size(text: str) -> int:
     unit = {"K": KIB, "M": MIB, "G": 1024 * MIB, "T": 1024 * 1024 * MIB}.get(digits[-1:], 1)
     if unit != 1:
         digits = digits[:-1]
-    if not digits.isascii() or not digits.isdigit():
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
         raise ConfigError(f"not a size: {text!r}; write it like 64K, 256M or 1G")
     return int(digits) * unit

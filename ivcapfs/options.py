@@ -101,8 +101,8 @@ def parse_options(options: Iterable[str]) -> dict[str, str]:
 
 
 def absolute(path: Path) -> Path:
-    """Return an absolute path without symbolic links, also where a stale mount hides behind its last component."""
-    return Path(os.path.realpath(path.parent)) / path.name if path.name else Path(os.path.realpath(path))
+    """Return an absolute path without symbolic links; a stale mount on it (ENOTCONN) counts as no link."""
+    return Path(os.path.realpath(path))
 
 
 def _spelled(name: str) -> str:
@@ -166,13 +166,20 @@ def _octal(text: str) -> int:
 
 def _user(text: str) -> int:
     try:
-        return int(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
+        return _number("uid", text) if text.isdigit() else pwd.getpwnam(text).pw_uid
     except KeyError:
         raise ConfigError(f"there is no user {text!r}") from None
 
 
 def _group(text: str) -> int:
     try:
-        return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+        return _number("gid", text) if text.isdigit() else grp.getgrnam(text).gr_gid
     except KeyError:
         raise ConfigError(f"there is no group {text!r}") from None
+
+
+def _number(name: str, text: str) -> int:
+    """Return a user's or group's number; the largest 32-bit one means nobody (chown(2))."""
+    if not text.isascii() or len(text) > 10 or int(text) >= 2**32 - 1:
+        raise ConfigError(f"{name} must be a name or a number below {2**32 - 1}, not {text!r}")
+    return int(text)

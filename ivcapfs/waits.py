@@ -52,7 +52,7 @@ def wait_for(future: Future[V], check: Check, seconds: float, what: str) -> V:
             return future.result(timeout=POLL_SECONDS)
         except TimeoutError as exc:
             if future.done():
-                continue
+                return future.result()  # it came just now, or its own exception is a TimeoutError
             check()
             if now() > end:
                 raise DeadlineExceeded(f"{what}: no answer within {seconds:.0f} s") from exc

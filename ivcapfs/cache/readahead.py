@@ -24,29 +24,36 @@ class ReadAhead:
     Args:
         block: the block size.
         largest: the largest window; 0 switches read-ahead off.
+
+    Attributes:
+        front: how far the reader has got; None before the first read.
+        ahead: how far the read-ahead has got.
+        size: of the window now.
     """
 
     block: int
     largest: int
-    _front: int = 0
-    _window: int = 0
-    _steps: int = 0
+    front: int | None = None
+    ahead: int = 0
+    size: int = 0
 
     def window(self, offset: int, size: int) -> int:
-        """Note a read of [offset, offset + size) and return how many bytes behind its end are worth fetching now."""
-        end = offset + size
-        near = self._front - BEHIND_BLOCKS * self.block <= offset <= self._front + AHEAD_BLOCKS * self.block
-        if not near:
-            self._front, self._window, self._steps = end, 0, 0
-            return 0
-        if end > self._front:
-            before, self._front = self._front, end
-            if end // self.block > before // self.block:
-                self._step()
-        return max(0, self._front + self._window - end)
+        """Note a read of [offset, offset + size); return how many bytes behind its end are worth fetching now.
 
-    def _step(self) -> None:
-        """The reader went into another block."""
-        self._steps += 1
-        grown = max(self._window * 2, self.block)
-        self._window = min(grown, self.largest)
+        A new stretch begins when half of the last one is used up, so that it is fetched as one long transfer while
+        the reader still has something to read.
+        """
+        end, before = offset + size, self.front
+        if before is None or not self._is_near(offset, before):
+            self.front, self.ahead, self.size = end, end, 0
+            return 0
+        self.front = max(before, end)
+        if self.front // self.block > before // self.block:
+            self.size = min(max(self.size * 2, self.block), self.largest)
+        if self.size == 0 or self.front + self.size // 2 < self.ahead:
+            return 0
+        self.ahead = self.front + self.size
+        return self.ahead - end
+
+    def _is_near(self, offset: int, front: int) -> bool:
+        return front - BEHIND_BLOCKS * self.block <= offset <= front + AHEAD_BLOCKS * self.block

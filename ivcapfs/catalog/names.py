@@ -121,8 +121,8 @@ def split_suffix(component: str) -> tuple[str, str]:
 def _encoded(record: ArtifactRecord) -> Parts:
     if record.name:
         return encode(record.name)
-    suffix = _TYPES.guess_extension(record.mime_type, strict=False) if record.mime_type else None
-    return (record.uuid + (suffix or ""),)
+    bare_type = (record.mime_type or "").partition(";")[0].strip()
+    return (record.uuid + (_TYPES.guess_extension(bare_type, strict=False) or ""),)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -6,8 +6,11 @@ threads at once unless its docstring says otherwise.
 """
 
 from ivcapfs.client.api import Api
+from ivcapfs.client.artifact import Artifact
+from ivcapfs.client.aspect import Aspect
 from ivcapfs.client.blobs import Blobs, RangeStream
 from ivcapfs.client.connection import Connection, connect
+from ivcapfs.client.facade import IVCAP
 from ivcapfs.client.tus import Upload, Uploads
 
-__all__ = ["Api", "Blobs", "Connection", "RangeStream", "Upload", "Uploads", "connect"]
+__all__ = ["IVCAP", "Api", "Artifact", "Aspect", "Blobs", "Connection", "RangeStream", "Upload", "Uploads", "connect"]

@@ -39,6 +39,4 @@ class LeastRate:
             return
         if self._bytes < self._least * self._seconds:
             raise TooSlow(f"{self._bytes} bytes in {self._seconds:.0f} s, under {self._least} B/s")
-                f"{self._bytes} bytes in {self._seconds:.0f} s, less than {self._least} bytes per second"
-            )
         self._seconds, self._bytes = 0.0, 0

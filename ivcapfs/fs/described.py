@@ -67,6 +67,8 @@ def labels(aspects: Iterable[AspectRecord]) -> dict[str, AspectRecord]:
 
 def _label(schema: str) -> str:
     text = encode_component(schema or "none").replace("/", "%2F")
+    if text.startswith("."):  # a hidden name is never asked for
+        text = "%2E" + text[1:]
     data = text.encode()
     if len(data) <= MAX_LABEL:
         return text

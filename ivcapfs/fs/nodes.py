@@ -9,7 +9,7 @@ import hashlib
 import json
 import stat
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ivcapfs.config import ViewSettings
@@ -18,6 +18,7 @@ from ivcapfs.models import ArtifactRecord, inode_of
 READ = 0o444
 READ_AND_SEARCH = 0o555
 SECTOR = 512
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def identity(node: Node) -> object:
 
 def time_ns(time: datetime) -> int:
     """Return nanoseconds since the epoch, exactly (a float has no room for them)."""
-    return int(time.timestamp()) * 10**9 + time.microsecond * 1000
+    return (time - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> bytes:

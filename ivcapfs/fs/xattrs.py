@@ -23,6 +23,8 @@ ASPECT_PREFIX = "user.ivcap.aspect."
 MAX_NAME = 255
 MAX_VALUE = 64 * 1024
 MAX_LIST = 64 * 1024
+_ONLY_WHOLE = frozenset(PREFIX + field for field in WHOLE)
+_NAMES = _ONLY_WHOLE | {MIME_TYPE} | {PREFIX + field for field in LISTED}
 PROBE = 256
 """A list asked for with fewer bytes of room than this is a probe (ls(1) of coreutils 9.6), and worth no request."""
 
@@ -48,10 +50,9 @@ class ExtendedAttributes:
             raise NoSuchAttribute(f"no attribute {name!r} here")
         if name.startswith(ASPECT_PREFIX):
             return self._aspect(record, name.removeprefix(ASPECT_PREFIX), check)
-        field = "mime-type" if name == MIME_TYPE else name.removeprefix(PREFIX)
-        if field in WHOLE and name.startswith(PREFIX):
-            record = self._catalog.whole_record(record.uuid, check)
-        value = _fields(record).get(name)
+        value = None if name in _ONLY_WHOLE else _fields(record).get(name)
+        if value is None and name in _NAMES:  # a list item may lack any of them
+            value = _fields(self._catalog.whole_record(record.uuid, check)).get(name)
         if value is None:
             raise NoSuchAttribute(f"no attribute {name!r} here")
         return _checked(value, name)

@@ -95,8 +95,7 @@ class ArtifactTable:
         """Return the records whose length is known and whose content may have come in whole."""
         with self._database.reading() as db:
             rows = db.execute(
-                f"SELECT {_COLUMNS} FROM artifacts"
-                " WHERE status IN ('pending', 'partial') AND size IS NOT NULL"
+                f"SELECT {_COLUMNS} FROM artifacts WHERE status IN ('pending', 'partial') AND size IS NOT NULL"
             ).fetchall()
         return [_artifact(row) for row in rows]
 

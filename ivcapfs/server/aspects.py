@@ -16,8 +16,7 @@ from ivcapfs.server.paging import Key, ListQuery, after_sql, key_sql, order_sql
 from ivcapfs.server.records import ACCOUNT, ASPECT_POLICY, PRINCIPAL, Aspect, new_aspect_id
 
 _COLUMNS = (
-    "id, entity, schema, content, content_type, policy, account, asserter, retracter, replaces,"
-    " valid_from, valid_to"
+    "id, entity, schema, content, content_type, policy, account, asserter, retracter, replaces, valid_from, valid_to"
 )
 _WIDTH = 12
 

@@ -58,9 +58,7 @@ async def _create(context: Context, request: Request) -> Response:
     content = await _content(request)
     entity, schema = params.urn(request, "entity"), _schema(request, content)
     policy = request.query_params.get("policy") or None
-    aspect_id = await run_in_threadpool(
-        context.store.aspects.add, entity, schema, json.dumps(content), policy=policy
-    )
+    aspect_id = await run_in_threadpool(context.store.aspects.add, entity, schema, json.dumps(content), policy=policy)
     return JSONResponse({"id": aspect_id})
 
 

@@ -49,7 +49,7 @@ def to_datetime(micros: int) -> datetime:
 
 def to_rfc3339(micros: int) -> str:
     """Return a time in microseconds since 1970 as RFC 3339 with six sub-second digits and ``Z``."""
-    return to_datetime(micros).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return to_datetime(micros).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_rfc3339(text: str) -> int:
@@ -62,6 +62,8 @@ def parse_rfc3339(text: str) -> int:
     head, sep, zone = text.strip().rpartition(" ")
     plain = f"{head}+{zone}" if sep and "T" in head else text.strip()
     try:
-        return to_micros(datetime.fromisoformat(plain))
+        micros = to_micros(datetime.fromisoformat(plain))
+        to_datetime(micros)  # in the first or last hours of the calendar the zone may lead beyond it
+        return micros
     except OverflowError as exc:
         raise ValueError(f"time out of range: {text!r}") from exc

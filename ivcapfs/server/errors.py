@@ -30,9 +30,7 @@ class ApiError(Exception):
         headers: further headers of the reply.
     """
 
-    def __init__(
-        self, status: int, body: Mapping[str, str], headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, body: Mapping[str, str], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(body.get("message", ""))
         self.status = status
         self.body = dict(body)
@@ -66,7 +64,9 @@ def unsupported_type(message: str) -> ApiError:
 
 def invalid_parameter(name: str, value: str, message: str) -> ApiError:
     """Return the 422 with ``{message, name, value}``."""
-    return ApiError(422, {"message": message, "name": name, "value": value})
+    # JSON may bring in lone surrogates, which no reply can carry.
+    shown = value.encode("utf-8", "backslashreplace").decode()
+    return ApiError(422, {"message": message, "name": name, "value": shown})
 
 
 def not_unique(matches: int) -> ApiError:

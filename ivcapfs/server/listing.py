@@ -43,9 +43,7 @@ async def fetch(
         raise invalid_parameter("order-by", ",".join(name for name, _ in query.order), str(exc)) from exc
 
 
-def reply(
-    request: Request, query: ListQuery, items: list[dict[str, object]], key: Key | None
-) -> dict[str, object]:
+def reply(request: Request, query: ListQuery, items: list[dict[str, object]], key: Key | None) -> dict[str, object]:
     """Return the body of a list call's reply.
 
     Args:

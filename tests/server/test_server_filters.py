@@ -81,9 +81,7 @@ _EXPRESSIONS = st.recursive(
 
 
 @given(_EXPRESSIONS)
-def test_a_filter_means_what_it_says(
-    table: sqlite3.Connection, expression: tuple[str, Callable[[Row], bool]]
-) -> None:
+def test_a_filter_means_what_it_says(table: sqlite3.Connection, expression: tuple[str, Callable[[Row], bool]]) -> None:
     text, predicate = expression
     assert select(table, text) == {row for row in ROWS if predicate(row)}
 
@@ -200,4 +198,4 @@ def test_any_text_is_a_path_or_is_refused_with_a_position(text: str) -> None:
 def test_a_refused_content_path(http: httpx.Client) -> None:
     reply = http.get("/1/aspects", params={"content-path": "$.item ? (@ is 5)"})
     assert reply.status_code == 400
-    assert "position 14:" in reply.json()["message"]
+    assert "position 13:" in reply.json()["message"]

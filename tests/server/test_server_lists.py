@@ -56,9 +56,7 @@ def test_pages_stay_as_they_were_while_others_add(http: httpx.Client, platform: 
     while (href := next_of(reply)) is not None:
         platform.store.add_artifact(name="intruder")
         assert re.fullmatch(r"page=[A-Za-z0-9_-]+", href.partition("?")[2])
-        later = http.get(
-            href, params=httpx.URL(href).params.merge({"filter": "garbage", "order-by": "rubbish"})
-        )
+        later = http.get(href, params=httpx.URL(href).params.merge({"filter": "garbage", "order-by": "rubbish"}))
         assert later.json()["at-time"] == reply["at-time"]
         reply = later.json()
         seen += [item["name"] for item in reply["items"]]
@@ -133,7 +131,8 @@ def test_creation_times_strictly_increase(platform: Platform, http: httpx.Client
         ("/1/artifacts", {"limit": "51"}, "limit"),
         ("/1/artifacts", {"limit": "ten"}, "limit"),
         ("/1/artifacts", {"at-time": "today"}, "at-time"),
-        ("/1/artifacts", {"at-time": "0001-01-01T00:00:00+23:00"}, ""),
+        ("/1/artifacts", {"at-time": "0001-01-01T00:00:00+23:00"}, "at-time"),
+        ("/1/artifacts", {"at-time": "9999-12-31T23:59:59-23:00"}, "at-time"),
         ("/1/artifacts", {"page": "bm9uc2Vuc2U"}, "page"),
         ("/1/artifacts", {"page": "$$$"}, "page"),
         ("/1/artifacts", {"order-by": "colour"}, "order-by"),
@@ -143,13 +142,8 @@ def test_creation_times_strictly_increase(platform: Platform, http: httpx.Client
         ("/1/aspects", {"include-content": "maybe"}, "include-content"),
     ],
 )
-def test_parameters_that_are_refused(
-    http: httpx.Client, path: str, params: dict[str, str], name: str
-) -> None:
+def test_parameters_that_are_refused(http: httpx.Client, path: str, params: dict[str, str], name: str) -> None:
     reply = http.get(path, params=params)
-    if not name:
-        assert reply.status_code == 200
-        return
     assert reply.status_code == 422
     body = reply.json()
     assert set(body) == {"message", "name", "value"}
@@ -171,9 +165,7 @@ def test_aspects_with_all_their_fields(http: httpx.Client) -> None:
     assert (new["replaces"], new["content"], new["policy"]) == (old["id"], {"a": 2}, "urn:ivcap:policy:p")
     reply = http.get("/1/aspects", params={"entity": "urn:e:1", "schema": "urn:s%"}).json()
     assert (reply["entity"], reply["schema"]) == ("urn:e:1", "urn:s%")
-    assert [set(item) for item in reply["items"]] == [
-        {"id", "entity", "schema", "content-type", "valid-from"}
-    ]
+    assert [set(item) for item in reply["items"]] == [{"id", "entity", "schema", "content-type", "valid-from"}]
     for _ in range(2):
         assert http.delete(f"/1/aspects/{put}").status_code == 204
     assert http.get("/1/aspects").json()["items"] == []
@@ -222,8 +214,6 @@ def test_aspects_need_entity_and_schema(http: httpx.Client) -> None:
     headers = {"Content-Type": "application/json"}
     reply = http.post("/1/aspects", params={"entity": "urn:e:1"}, content=surrogate, headers=headers)
     assert reply.status_code == 422
-    assert (
-        http.post("/1/aspects", params={"entity": "urn:e:1"}, json={"$schema": "urn:s:9"}).status_code == 200
-    )
+    assert http.post("/1/aspects", params={"entity": "urn:e:1"}, json={"$schema": "urn:s:9"}).status_code == 200
     for call in (http.get, http.delete):
         assert call("/1/aspects/urn:ivcap:aspect:unknown").json()["id"] == "urn:ivcap:aspect:unknown"

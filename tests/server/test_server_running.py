@@ -173,9 +173,7 @@ print("ended", flush=True)
 def test_run_forever_ends_by_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-W", "error", "-c", SERVE, str(tmp_path / "d")]
-    with subprocess.Popen(
-        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert httpx.get(f"{url}/1/artifacts").json()["items"] == []

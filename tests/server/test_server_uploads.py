@@ -62,9 +62,7 @@ def test_the_record_that_is_made(http: httpx.Client, platform: Platform) -> None
     assert record["data-href"] == f"{platform.url}{blob(record['id'])}"
     wanted = {"name": name, "mime-type": "text/csv", "size": 5, "status": "pending"}
     assert record | wanted | {"policy": "urn:ivcap:policy:mine"} == record
-    members = http.get(
-        "/1/aspects", params={"entity": "urn:ivcap:collection:c", "include-content": "true"}
-    ).json()
+    members = http.get("/1/aspects", params={"entity": "urn:ivcap:collection:c", "include-content": "true"}).json()
     assert members["items"][0]["schema"] == "urn:ivcap:schema:collection-item.1"
     assert members["items"][0]["content"]["item"] == record["id"]
 
@@ -120,9 +118,7 @@ def test_more_than_was_announced_is_refused(http: httpx.Client) -> None:
 
 
 def test_the_limit_of_size(http: httpx.Client) -> None:
-    assert (
-        http.post("/1/artifacts", headers=TUS | {"X-Content-Length": str(MAX_UPLOAD + 1)}).status_code == 413
-    )
+    assert http.post("/1/artifacts", headers=TUS | {"X-Content-Length": str(MAX_UPLOAD + 1)}).status_code == 413
     assert http.post("/1/artifacts", headers=TUS | {"Upload-Length": str(MAX_UPLOAD + 1)}).status_code == 413
     assert create(http, MAX_UPLOAD)
     artifact = create(http, None)
@@ -156,9 +152,7 @@ def test_lengths_that_contradict(http: httpx.Client) -> None:
     other = create(http, None)
     patch(http, other, 0, b"abc", **{"Upload-Defer-Length": "1"})
     assert patch(http, other, 3, b"", **{"Upload-Length": "2"}).status_code in (400, 413)
-    assert (
-        http.post("/1/artifacts", headers={"X-Content-Length": "1", "Upload-Length": "2"}).status_code == 400
-    )
+    assert http.post("/1/artifacts", headers={"X-Content-Length": "1", "Upload-Length": "2"}).status_code == 400
 
 
 def test_one_request_of_unknown_length_is_the_whole(http: httpx.Client) -> None:
