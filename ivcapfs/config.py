@@ -63,7 +63,7 @@ class Limits:
     backoff_max: float = 5.0
     least_rate: int = 1 * KIB
     json_size: int = 64 * MIB
-    connections: int = 64
+    connections: int = 320
     redirects: int = 5
 
 
@@ -103,7 +103,7 @@ class CacheSettings:
     memory: int = 256 * MIB
     read_ahead: int = 16 * MIB
     read_ahead_total: int = 64 * MIB
-    workers: int = 32
+    workers: int = 256
 
 
 @dataclass(frozen=True, slots=True)

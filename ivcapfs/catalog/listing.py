@@ -170,8 +170,7 @@ class Listing:
             records = {record.uuid: record for record in self._api.iter_artifacts(limit=PAGE) if record.is_ready}
             namespace = Namespace(records.values())
         except Exception as exc:  # noqa: BLE001 - handed on to whoever waits
-            self._note_failure(exc)
-            settle(refresh, exc)
+            settle(refresh, self._note_failure(exc))
             return
         with self._lock:
             state = self._state
@@ -182,13 +181,16 @@ class Listing:
         log.debug("listed %d artifacts", len(records))
         settle(refresh, None)
 
-    def _note_failure(self, exc: Exception) -> None:
+    def _note_failure(self, exc: Exception) -> IvcapfsError:
+        """Remember that a refresh failed; return what whoever waits for it is told."""
         failure = exc if isinstance(exc, IvcapfsError) else ProtocolError(f"unexpected: {exc!r}")
         with self._lock:
             first = self._state.failed_at is None
             self._state.failed_at, self._state.failure, self._state.refresh = self._clock(), failure, None
         if first:
-            log.warning("the list of artifacts cannot be refreshed, showing what was known: %s", failure)
+            trace = None if failure is exc else exc
+            log.warning("the list of artifacts cannot be refreshed: %s", failure, exc_info=trace)
+        return failure
 
     # -- one name ------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ class OriginRules:
             host = parsed.host
         except (httpx.InvalidURL, ValueError, TypeError) as exc:
             raise OriginRefused("the server named an address that cannot be read") from exc
-        if parsed.scheme not in _PORTS or not host:
+        if parsed.scheme not in _PORTS or not host or not 0 <= (parsed.port or 0) < 65536:
             raise OriginRefused(f"not an http(s) address: {redact(parsed)}")
         if parsed.userinfo:
             raise OriginRefused(f"the address carries a user name: {redact(parsed)}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from ivcapfs.config import MountSettings
 from ivcapfs.errors import IvcapfsError, MountError
 from ivcapfs.fs.mount import MountedFileSystem
+from ivcapfs.fs.mountpoint import check_machine, check_mountpoint
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ def mount(settings: MountSettings, announce: Callable[[], None]) -> None:
     Raises:
         MountError: the mount did not begin.
     """
+    check_machine(others=settings.allow_other or settings.allow_root)
+    check_mountpoint(settings.mountpoint)
     if settings.foreground:
         start_log(settings)
         MountedFileSystem(settings, announce).serve()

@@ -49,3 +49,8 @@ ERRNOS: dict[type[errors.IvcapfsError], int] = {
 def errno_of(exc: errors.IvcapfsError) -> int:
     """Return the errno that a caller is told."""
     return ERRNOS[type(exc)]
+
+
+def errno_name(code: int) -> str:
+    """Return an errno's name as xattr(7) and the documents have it, where Linux gives one number two names."""
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode[code]

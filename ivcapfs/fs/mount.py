@@ -35,7 +35,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.keptstderr import KeptStderr
-from ivcapfs.fs.mountpoint import check_machine, check_mountpoint, unmount_lazily
+from ivcapfs.fs.mountpoint import unmount_lazily
 from ivcapfs.fs.operations import Operations
 
 if TYPE_CHECKING:
@@ -72,9 +72,6 @@ class MountedFileSystem:
         Raises:
             MountError: the mount cannot begin.
         """
-        others = self._settings.allow_other or self._settings.allow_root
-        check_machine(others=others)
-        check_mountpoint(self._settings.mountpoint)
         kernel_class, interrupted = _load_binding()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
         signal.signal(WAKE, lambda *_: None)

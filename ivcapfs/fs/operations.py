@@ -35,7 +35,7 @@ from ivcapfs.errors import (
     ReadOnly,
 )
 from ivcapfs.fs.bindings import Bindings
-from ivcapfs.fs.errnos import errno_of
+from ivcapfs.fs.errnos import errno_name, errno_of
 from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, attributes
 from ivcapfs.fs.tree import Entry, Tree
 from ivcapfs.fs.xattrs import ExtendedAttributes
@@ -87,7 +87,7 @@ def answers(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[An
         except IvcapfsError as exc:
             code = errno_of(exc)
             level = logging.DEBUG if isinstance(exc, FileSystemError) else logging.WARNING
-            log.log(level, "%s%r: %s: %s", method.__name__, args[:1], errno.errorcode[code], exc)
+            log.log(level, "%s%r: %s: %s", method.__name__, args[:1], errno_name(code), exc)
             raise OSError(code, os.strerror(code)) from exc
         except Exception as exc:
             log.exception("%s%r: unexpected error, answering EIO", method.__name__, args[:1])

@@ -26,6 +26,8 @@ _AS_OF = """(SELECT id, name, mime_type, size, etag, policy, account, deferred, 
          WHEN status = 'partial' AND partial_at > ?1 THEN 'pending'
          ELSE status END AS status
     FROM artifacts WHERE created_at <= ?1)"""
+# On later pages the key says where to begin, and SQLite is kept from beginning at the time instead.
+_AS_OF_LATER = _AS_OF.replace("WHERE created_at", "WHERE +created_at")
 
 
 class ArtifactTable:
@@ -82,7 +84,8 @@ class ArtifactTable:
         condition = " AND ".join(c.sql for c in clauses) or "1"
         values: list[SqlValue] = [value for c in clauses for value in c.params]
         sql = (
-            f"SELECT {_COLUMNS}, {key_sql(query, ARTIFACT_FIELDS)} FROM {_AS_OF} WHERE {condition}"
+            f"SELECT {_COLUMNS}, {key_sql(query, ARTIFACT_FIELDS)}"
+            f" FROM {_AS_OF_LATER if query.after else _AS_OF} WHERE {condition}"
             f" ORDER BY {order_sql(query, ARTIFACT_FIELDS)} LIMIT ?"
         )
         with self._database.reading() as db:

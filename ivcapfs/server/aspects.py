@@ -123,7 +123,9 @@ class AspectTable:
 
 def _conditions(query: ListQuery) -> list[Clause]:
     at = query.at_time
-    standing = Clause("valid_from <= ? AND (valid_to IS NULL OR valid_to > ?)", (at, at))
+    # On later pages the key says where to begin; the '+' keeps SQLite from beginning at the time instead.
+    began = "+valid_from <= ?" if query.after else "valid_from <= ?"
+    standing = Clause(f"{began} AND (valid_to IS NULL OR valid_to > ?)", (at, at))
     clauses: list[Clause | None] = [standing]
     if query.entity:
         clauses.append(Clause("entity = ?", (query.entity,)))

@@ -67,15 +67,14 @@ class Store:
 
         Args:
             name: its name, if it has one.
-            content: its bytes; ``None`` is none.
+            content: its bytes; ``None`` is none. It need not be whole unless the status is ``ready``.
             mime_type: the type of its content, if known.
-            status: ``ready``, ``pending``, ``partial``, ``error``, ``unknown`` or ``building``.
+            status: one of :data:`STATUSES`.
             created_at: when it is said to have been created and completed, now unless given.
             artifact_id: its URN or uuid, a new one unless given.
             policy: its policy's URN.
 
-        Returns:
-            Its URN.
+        Returns: its URN.
 
         Raises:
             ValueError: an unknown status, or no artifact's URN.
@@ -87,17 +86,12 @@ class Store:
         ready = status == "ready"
         body = content or b""
         if body:
-            self.files.path(urn).write_bytes(body)
+            self.files.prepared(urn).write_bytes(body)
         self.artifacts.insert(
-            urn,
-            name,
-            mime_type,
-            size=len(body) if ready else None,
-            status=status,
+            urn, name, mime_type, size=len(body) if ready else None, status=status, policy=policy,
             etag=hashlib.sha256(body).hexdigest() if ready else None,
-            policy=policy,
             created_at=None if created_at is None else to_micros(created_at),
-        )
+        )  # fmt: skip
         return urn
 
     def add_aspect(self, entity: str, schema: str, content: Mapping[str, object]) -> str:

@@ -33,14 +33,20 @@ class BlobFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(exist_ok=True)
-        for number in range(256):
-            (root / f"{number:02x}").mkdir(exist_ok=True)
+        self._made: set[Path] = set()  # folders known to exist; adding to it is atomic
 
     def path(self, artifact_id: str) -> Path:
         """Return the file of an artifact's content, which need not exist while nothing has arrived."""
         bare = artifact_id.rpartition(":")[2]
-        shard = hashlib.blake2b(bare.encode(), digest_size=1).hexdigest()
-        return self._root / shard / bare
+        return self._root / hashlib.blake2b(bare.encode(), digest_size=1).hexdigest() / bare
+
+    def prepared(self, artifact_id: str) -> Path:
+        """Return the file of an artifact's content, in a folder that exists."""
+        path = self.path(artifact_id)
+        if path.parent not in self._made:
+            path.parent.mkdir(exist_ok=True)
+            self._made.add(path.parent)
+        return path
 
     def arrived(self, artifact_id: str) -> int:
         """Return how many bytes have arrived."""
@@ -100,7 +106,7 @@ class Uploads:
 
     def resume(self, artifact: Artifact) -> Writer:
         """Return a writer that goes on where the content ends."""
-        path = self._files.path(artifact.id)
+        path = self._files.prepared(artifact.id)
         arrived = self._files.arrived(artifact.id)
         with self._lock:
             known, checksum = self._checksums.pop(artifact.id, (0, hashlib.sha256()))
@@ -146,7 +152,7 @@ class Uploads:
                 self._artifacts.set_ready(artifact.id, artifact.size, etag)
 
     def _spare(self, artifact: Artifact) -> Path:
-        return self._files.path(artifact.id).with_suffix(".put")
+        return self._files.prepared(artifact.id).with_suffix(".put")
 
 
 def _checksum_of(path: Path) -> hashlib._Hash:

@@ -6,6 +6,7 @@ Nothing is left behind: each mount is taken down at the end of its test, and its
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -25,8 +26,8 @@ from ivcapfs.server.runner import Platform
 
 TOKEN = "canary-token-5f2c"
 SECONDS = 30.0
-SDK_LEAK = "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning"
-"""The SDK's upload library does not close the file that it sends."""
+SDK_LEAKS = "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+"""The SDK and its upload library do not close the files and connections that they open."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in Path(item.path).parents:
             item.add_marker(pytest.mark.mount)
             if "sdk" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.filterwarnings(SDK_LEAK))
+                item.add_marker(pytest.mark.filterwarnings(SDK_LEAKS))
             if not Path("/dev/fuse").exists():
                 item.add_marker(pytest.mark.skip(reason="there is no /dev/fuse"))
 
@@ -196,9 +197,10 @@ def platform(tmp_path: Path, faults: Faults) -> Iterator[Platform]:
 
 
 @pytest.fixture
-def sdk(platform: Platform) -> SDK:
-    """The official SDK, logged in."""
-    return SDK(url=platform.url, token=TOKEN)
+def sdk(platform: Platform) -> Iterator[SDK]:
+    """The official SDK, logged in; what it leaves open is collected here, not in a later test."""
+    yield SDK(url=platform.url, token=TOKEN)
+    gc.collect()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from ivcapfs.server.paging import ListQuery
 from ivcapfs.server.runner import Platform
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -217,3 +218,23 @@ def test_aspects_need_entity_and_schema(http: httpx.Client) -> None:
     assert http.post("/1/aspects", params={"entity": "urn:e:1"}, json={"$schema": "urn:s:9"}).status_code == 200
     for call in (http.get, http.delete):
         assert call("/1/aspects/urn:ivcap:aspect:unknown").json()["id"] == "urn:ivcap:aspect:unknown"
+
+
+def test_late_pages_are_as_quick_as_early_ones(platform: Platform) -> None:
+    """Deep in a long list SQLite must seek by the key, not walk there from the newest."""
+    store = platform.store
+    with store.batch():
+        for number in range(3000):
+            store.add_artifact(name=f"{number}")
+    key = store.artifacts.select(ListQuery(at_time=store.clock.now()))[1]
+    assert key is not None
+    for after in ((), key):
+        query = ListQuery(at_time=store.clock.now(), after=after)
+        statements: list[str] = []
+        with store._database.reading() as db:
+            db.set_trace_callback(statements.append)
+            store.artifacts.select(query)
+            db.set_trace_callback(None)
+            plan = [row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {statements[0]}")]
+        wanted = "(created_at,id)<(?,?)" if after else "created_at<?"
+        assert plan == [f"SEARCH artifacts USING INDEX artifacts_by_time ({wanted})"]

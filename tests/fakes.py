@@ -1,0 +1,390 @@
+"""Stand-ins for the platform and for time, shared by the tests that need neither a server nor a kernel.
+
+They behave like the real things where it matters and can be made to misbehave: block, fail, change. All of them may be
+used by several threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ivcapfs.catalog.namespace import Folder, Namespace
+from ivcapfs.errors import Closing, ContentChanged, NoSuchEntry, NotFound
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Content, Page
+from ivcapfs.waits import Check
+
+START = datetime(2026, 6, 1, 10, 0, 0, tzinfo=UTC)
+PATIENCE = 20.0
+"""Seconds after which a fake, or a test's thread, stops waiting: reached only when something is broken."""
+
+_numbers = itertools.count(1)
+
+
+def uuid_of(number: int, head: str | None = None) -> str:
+    """Return the uuid of a number, with the given first eight digits or those of the number."""
+    return f"{head or f'{number:08x}'}-0000-4000-8000-{number:012x}"
+
+
+def artifact(
+    name: str | None = None,
+    *,
+    uuid: str | None = None,
+    size: int | None = 0,
+    age: float = 0.0,
+    status: ArtifactStatus = ArtifactStatus.READY,
+    mime_type: str | None = None,
+    **more: Any,
+) -> ArtifactRecord:
+    """Return a record; `age` in seconds before `START`, so a greater one is older."""
+    created_at = START - timedelta(seconds=age)
+    return ArtifactRecord(uuid or uuid_of(next(_numbers)), name, status, mime_type, size, created_at, **more)
+
+
+def aspect(record: ArtifactRecord, schema: str, content: Any, *, age: float = 0.0) -> AspectRecord:
+    """Return an aspect of an artifact; `age` in seconds before `START`."""
+    id = f"urn:ivcap:aspect:{uuid_of(next(_numbers))}"
+    valid_from = START - timedelta(seconds=age)
+    return AspectRecord(id, record.urn, schema, content, "application/json", valid_from)
+
+
+class FakeClock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class AtOnce(Executor):
+    """A pool that does the work before `submit` returns."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*args, **kwargs))
+        except Exception as exc:
+            future.set_exception(exc)
+        return future
+
+
+class Background:
+    """A call on a thread of its own, whose result or exception is asked for later."""
+
+    def __init__(self, work: Callable[..., Any], *args: Any) -> None:
+        self.future: Future[Any] = Future()
+        self._thread = threading.Thread(target=self._run, args=(work, args), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            self.future.set_result(work(*args))
+        except BaseException as exc:
+            self.future.set_exception(exc)
+
+    def result(self) -> Any:
+        result = self.future.result(timeout=PATIENCE)
+        self._thread.join(PATIENCE)
+        return result
+
+    def exception(self) -> BaseException | None:
+        exc = self.future.exception(timeout=PATIENCE)
+        self._thread.join(PATIENCE)
+        return exc
+
+
+@dataclass(frozen=True)
+class FakeStream:
+    """The answer to one ranged request."""
+
+    content: Content
+    chunks: Callable[[], Iterator[bytes]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.chunks()
+
+
+@dataclass
+class FakeSource:
+    """Artifacts' contents, given by range like the client's `Blobs`.
+
+    Attributes:
+        requests: (uuid, start, stop) of each range asked for.
+        gate: closed (cleared), every request waits before its first byte.
+        failures: each request takes the first of them, if there is one, and fails with it.
+        failing: as long as it is set, every request fails with it.
+        heeds: whether `expected` is compared here, as `Blobs` does, or left to whoever asks.
+        extra: bytes that come too many; negative: that are missing at the end.
+        chunk: bytes per chunk.
+        most: the most bytes that were under way at once.
+    """
+
+    contents: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    requests: list[tuple[str, int, int]] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    failures: list[Exception] = field(default_factory=list)
+    failing: Exception | None = None
+    heeds: bool = True
+    extra: int = 0
+    chunk: int = 37
+    most: int = 0
+    _flying: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _asked: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def put(self, uuid: str, data: bytes, validator: str = '"1"') -> None:
+        """Give an artifact its content, or another one."""
+        with self._lock:
+            self.contents[uuid] = data, validator
+
+    def head(self, uuid: str) -> Content:
+        """Return which content an artifact has."""
+        self.heads.append(uuid)
+        if self.failing is not None:
+            raise self.failing
+        data, validator = self.contents[uuid]
+        return Content(validator, len(data))
+
+    @contextlib.contextmanager
+    def open_range(
+        self, uuid: str, start: int, stop: int, *, expected: Content | None, stopped: Callable[[], bool]
+    ) -> Iterator[FakeStream]:
+        """Ask for the bytes [start, stop) of an artifact."""
+        with self._asked:
+            self.requests.append((uuid, start, stop))
+            self._asked.notify_all()
+        with self._under_way(stop - start):
+            self._wait(stopped)
+            failure = self._failure()
+            if failure is not None:
+                raise failure
+            with self._lock:
+                data, validator = self.contents[uuid]
+            content = Content(validator, len(data))
+            if self.heeds and expected is not None and expected != content:
+                raise ContentChanged(f"artifact {uuid}: now {content}")
+            whole = (data[start:stop] + b"?" * self.extra)[: stop - start + self.extra]
+
+            def chunks() -> Iterator[bytes]:
+                for begin in range(0, len(whole), self.chunk):
+                    yield whole[begin : begin + self.chunk]
+
+            yield FakeStream(content, chunks)
+
+    def await_requests(self, count: int) -> None:
+        """Wait until so many ranges have been asked for."""
+        with self._asked:
+            assert self._asked.wait_for(lambda: len(self.requests) >= count, PATIENCE), self.requests
+
+    def await_idle(self) -> None:
+        """Wait until no request is under way."""
+        with self._asked:
+            assert self._asked.wait_for(lambda: self._flying == 0, PATIENCE)
+
+    def _wait(self, stopped: Callable[[], bool]) -> None:
+        for _ in range(int(PATIENCE / 0.01)):
+            if self.gate.wait(0.01):
+                return
+            if stopped():
+                raise Closing("ended by its reader")
+        raise AssertionError("nobody opened the gate")
+
+    def _failure(self) -> Exception | None:
+        with self._lock:
+            return self.failures.pop(0) if self.failures else self.failing
+
+    @contextlib.contextmanager
+    def _under_way(self, size: int) -> Iterator[None]:
+        with self._asked:
+            self._flying += size
+            self.most = max(self.most, self._flying)
+        try:
+            yield
+        finally:
+            with self._asked:
+                self._flying -= size
+                self._asked.notify_all()
+
+
+@dataclass
+class FakeApi:
+    """The platform's lists and records, like the client's `Api`.
+
+    Attributes:
+        records: whole records by uuid; lists show what a list item has.
+        late: uuids that lists do not show yet; asking by name does.
+        aspects: by the artifact's URN.
+        calls: (method, detail) of each request.
+        failing: as long as it is set, every request fails with it.
+        gate: closed (cleared), every request waits for it.
+    """
+
+    records: dict[str, ArtifactRecord] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    aspects: dict[str, list[AspectRecord]] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    failing: Exception | None = None
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def add(self, *records: ArtifactRecord) -> None:
+        """Register artifacts."""
+        self.records.update({record.uuid: record for record in records})
+
+    def count(self, method: str) -> int:
+        """Return how many requests of a kind were made."""
+        return sum(called == method for called, _ in self.calls)
+
+    def list_artifacts_page(
+        self, *, cursor: str | None = None, limit: int = 50, filter: str | None = None
+    ) -> Page[ArtifactRecord]:
+        """Return one page, newest first."""
+        self._request("named" if filter else "page", filter or cursor or "")
+        newest_first = sorted(self.records.values(), key=lambda record: record.created_at, reverse=True)
+        if filter is None:
+            listed = [record for record in newest_first if record.uuid not in self.late]
+        else:
+            listed = [record for record in newest_first if _is_like(record.name, filter)]
+        begin = int(cursor or 0)
+        items = tuple(_as_list_item(record) for record in listed[begin : begin + limit])
+        following = begin + limit
+        return Page(items, str(following) if following < len(listed) else None)
+
+    def iter_artifacts(self, *, limit: int = 50) -> Iterator[ArtifactRecord]:
+        """Yield all artifacts, page by page."""
+        self.calls.append(("walk", ""))
+        cursor: str | None = None
+        while True:
+            page = self.list_artifacts_page(cursor=cursor, limit=limit)
+            yield from page.items
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def read_artifact(self, uuid: str) -> ArtifactRecord:
+        """Return a whole record."""
+        self._request("record", uuid)
+        if uuid not in self.records:
+            raise NotFound(f"no artifact {uuid}", status=404)
+        return replace(self.records[uuid], whole=True)
+
+    def iter_aspects(self, *, entity: str, include_content: bool) -> Iterator[AspectRecord]:
+        """Yield an artifact's aspects."""
+        assert include_content
+        self._request("aspects", entity)
+        yield from self.aspects.get(entity, [])
+
+    def _request(self, method: str, detail: str) -> None:
+        self.calls.append((method, detail))
+        assert self.gate.wait(PATIENCE)
+        if self.failing is not None:
+            raise self.failing
+
+
+def _is_like(name: str | None, filter: str) -> bool:
+    match = re.fullmatch(r"name ~= '([^'\"\\]*)'", filter, re.DOTALL)
+    assert match is not None, f"a server could misread the filter {filter!r}"
+    wild = {"_": ".", "%": ".*"}
+    pattern = "".join(wild.get(char) or re.escape(char) for char in match[1])
+    return name is not None and re.fullmatch(pattern, name, re.DOTALL) is not None
+
+
+def _as_list_item(record: ArtifactRecord) -> ArtifactRecord:
+    return replace(record, etag=None, policy=None, account=None, data_href=None, last_modified_at=None, whole=False)
+
+
+@dataclass
+class MemoryCatalog:
+    """`ivcapfs.catalog.interface.Catalog` over two dictionaries.
+
+    Attributes:
+        whole: what reading a record tells, where it is more than the list item.
+        sizes: what HEAD tells of artifacts whose record has no size.
+        requests: what a real catalog would have had to ask for.
+        failing: as long as it is set, everything but `known` fails with it.
+    """
+
+    records: dict[str, ArtifactRecord] = field(default_factory=dict)
+    whole: dict[str, ArtifactRecord] = field(default_factory=dict)
+    described: dict[str, list[AspectRecord]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    is_detailed: bool = False
+    failing: Exception | None = None
+
+    def add(self, *records: ArtifactRecord) -> None:
+        """Register artifacts."""
+        self.records.update({record.uuid: record for record in records})
+
+    def remove(self, record: ArtifactRecord) -> None:
+        """Forget an artifact."""
+        del self.records[record.uuid]
+
+    def describe(self, *aspects: AspectRecord) -> None:
+        """Add aspects, newest first."""
+        for each in aspects:
+            self.described.setdefault(each.entity, []).append(each)
+
+    def known(self) -> Namespace:
+        return Namespace(record for record in self.records.values() if record.is_ready)
+
+    def namespace(self, check: Check) -> Namespace:
+        self._fail()
+        return self.known()
+
+    def find(self, parts: tuple[str, ...], check: Check) -> Folder | ArtifactRecord:
+        found = self.namespace(check).find(parts)
+        if found is None:
+            raise NoSuchEntry("/".join(parts))
+        return found
+
+    def record(self, uuid: str, check: Check) -> ArtifactRecord:
+        self._fail()
+        if uuid not in self.records:
+            raise NotFound(f"no artifact {uuid}", status=404)
+        return self.records[uuid]
+
+    def whole_record(self, uuid: str, check: Check) -> ArtifactRecord:
+        self._fail()
+        self.requests.append(("record", uuid))
+        return replace(self.whole.get(uuid) or self.records[uuid], whole=True)
+
+    def aspects(self, uuid: str, check: Check) -> tuple[AspectRecord, ...]:
+        self._fail()
+        self.requests.append(("aspects", uuid))
+        return tuple(self.described.get(self.records[uuid].urn, ()))
+
+    def details_known(self, uuid: str) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]] | None:
+        if not self.is_detailed:
+            return None
+        record = self.records[uuid]
+        return self.whole.get(uuid) or record, tuple(self.described.get(record.urn, ()))
+
+    def size(self, record: ArtifactRecord, check: Check) -> int:
+        if record.size is not None:
+            return record.size
+        self._fail()
+        self.requests.append(("size", record.uuid))
+        return self.sizes[record.uuid]
+
+    def _fail(self) -> None:
+        if self.failing is not None:
+            raise self.failing
