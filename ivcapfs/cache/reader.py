@@ -191,9 +191,9 @@ class Reader:
         first = offset - offset % block
         if len(blocks) == 1:
             return blocks[0][offset - first : end - first]
-        middle = memoryview(blocks[0])[offset - first :], *blocks[1:-1]
-        last = memoryview(blocks[-1])[: end - first - block * (len(blocks) - 1)]
-        return b"".join((*middle, last))
+        head = memoryview(blocks[0])[offset - first :]
+        tail = memoryview(blocks[-1])[: end - first - block * (len(blocks) - 1)]
+        return b"".join([head, *blocks[1:-1], tail])
 
 
 def _runs(numbers: list[int]) -> list[list[int]]:

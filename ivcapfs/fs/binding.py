@@ -38,10 +38,10 @@ def interrupted() -> bool:
     return bool(_lib.fuse_interrupted())
 
 
-def kernel_options(settings: MountSettings) -> dict[str, str | int | bool]:
+def kernel_options(settings: MountSettings) -> dict[str, Any]:
     """Return the options for libfuse and mount(2)."""
     name = settings.client.url.replace("\\", "\\\\").replace(",", "\\,")
-    options: dict[str, str | int | bool] = {
+    options: dict[str, Any] = {
         "foreground": True,
         "fsname": name,
         "subtype": "ivcapfs",
@@ -57,7 +57,7 @@ def kernel_options(settings: MountSettings) -> dict[str, str | int | bool]:
     return options
 
 
-class Kernel(mfusepy.FUSE):  # type: ignore[misc]
+class Kernel(mfusepy.FUSE):
     """One mounted filesystem.
 
     Args:

@@ -28,6 +28,9 @@ from ivcapfs.waits import Check, submit, wait_for
 PATHS = 100_000
 """Paths remembered. A path that fell out is treated as if the kernel had been told something else: safe, and rare."""
 FORGET_SECONDS = 10.0
+RELEASE_SECONDS = 0.1
+"""How long a lookup waits for a path to be released. The kernel tells of the last close after close(2) has returned, so
+without this who closes the old file and opens the path again could still get the old one."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,11 @@ class Pin:
     count: int = 0
     forgotten: Future[None] | None = None
 
+    def is_of(self, node: Node) -> bool:
+        """Return whether the path would be bound to the same again, if it were opened now for the first time."""
+        changed = isinstance(self.content, Blob) and self.content.changed is not None
+        return not changed and identity(self.node) == identity(node)
+
 
 class Bindings:
     """What each path is bound to.
@@ -61,6 +69,7 @@ class Bindings:
         self._forget = forget
         self._pool = pool
         self._lock = threading.Lock()
+        self._released = threading.Condition(self._lock)
         self._pins: dict[str, Pin] = {}  # guarded by _lock
         self._told: LRUCache[str, object] = LRUCache(PATHS)  # identities; guarded by _lock
         self._pages: LRUCache[str, Blob | bytes] = LRUCache(PATHS)  # contents; guarded by _lock
@@ -79,6 +88,15 @@ class Bindings:
         with self._lock:
             pin = self._pins.get(path)
             return pin.node if pin is not None else None
+
+    def settled(self, path: str, node: Node) -> Node:
+        """Return what a path is bound to: `node`, or what it is pinned to, unless that is just being closed."""
+        with self._lock:
+            pin = self._pins.get(path)
+            if pin is not None and not pin.is_of(node):
+                self._released.wait_for(lambda: self._pins.get(path) is not pin, RELEASE_SECONDS)
+                pin = self._pins.get(path)
+            return node if pin is None else pin.node
 
     def pin(self, path: str, node: Node, content: Blob | bytes, check: Check) -> Pin:
         """Bind a path for one more handle; `unpin` must follow.
@@ -120,6 +138,7 @@ class Bindings:
                 self._pages[path] = pin.content
             if pin.count == 0:
                 del self._pins[path]
+                self._released.notify_all()
 
     def _await_forgotten(self, path: str, forgotten: Future[None], check: Check, *, start: bool) -> None:
         if start:

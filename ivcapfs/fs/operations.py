@@ -25,6 +25,7 @@ from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.names import Parts
 from ivcapfs.config import ViewSettings
 from ivcapfs.errors import (
+    ApiError,
     BadHandle,
     FileSystemError,
     IsAFolder,
@@ -32,7 +33,9 @@ from ivcapfs.errors import (
     NoSuchEntry,
     NotAFolder,
     NotALink,
+    ProtocolError,
     ReadOnly,
+    TransportError,
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.errnos import errno_name, errno_of
@@ -124,8 +127,7 @@ class Operations:
         """Return what stat(2) tells; of the open file, where a handle is given."""
         if handle is not None:
             return attributes(self._file(handle).node, self._view)
-        node = self._bindings.pinned(path) or self._tree.node(split(path), self._check)
-        return attributes(self._bindings.tell(path, node), self._view)
+        return attributes(self._bindings.tell(path, self._node(path)), self._view)
 
     @answers
     def readlink(self, path: str) -> str:
@@ -144,7 +146,7 @@ class Operations:
         """
         if flags & WRITING:
             raise ReadOnly(f"{path}: artifacts are immutable, and this mount only reads")
-        node = self._bindings.pinned(path) or self._tree.node(split(path), self._check)
+        node = self._node(path)
         if isinstance(node, FolderNode | LinkNode):
             raise IsAFolder(f"{path} cannot be read as a file")
         content = self._reader.blob(node.record.uuid, node.size) if isinstance(node, FileNode) else node.data
@@ -225,7 +227,15 @@ class Operations:
     # -- handles -------------------------------------------------------------------------------------------------
 
     def _node(self, path: str) -> Node:
-        return self._bindings.pinned(path) or self._tree.node(split(path), self._check)
+        """Return what a path is bound to; of an open path it is known without the server, too."""
+        pinned = self._bindings.pinned(path)
+        try:
+            node = self._tree.node(split(path), self._check)
+        except (ApiError, TransportError, ProtocolError):
+            if pinned is None:
+                raise
+            return pinned
+        return node if pinned is None else self._bindings.settled(path, node)
 
     def _enter(self, opened: _File | _Folder) -> int:
         with self._lock:

@@ -96,6 +96,7 @@ class _Server(ThreadingHTTPServer):
 def _handler(origin: Origin) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))

@@ -102,7 +102,7 @@ def half_taken(store: Store, asked: Asked) -> Reply | None:
 
 def unavailable(store: Store, asked: Asked) -> Reply | None:
     store.faults += 1
-    return Reply(503) if store.faults % 2 else None
+    return Reply(503) if store.faults in (1, 2, 3, 5, 8) else None
 
 
 def ahead(store: Store, asked: Asked) -> Reply | None:

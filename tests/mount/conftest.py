@@ -233,3 +233,16 @@ def process(*command: object, **options: Any) -> Iterator[subprocess.Popen[bytes
         if started.poll() is None:
             started.send_signal(signal.SIGKILL)
         started.communicate()
+
+
+def settled_counters(platform: Platform) -> dict[str, Any]:
+    """Return the platform's counters once they stand still: what was read ahead is counted, too."""
+    seen = [platform.counters()]
+
+    def still() -> bool:
+        time.sleep(0.15)
+        seen.append(platform.counters())
+        return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3]
+
+    eventually(still, "the platform has nothing left to do")
+    return seen[-1]
