@@ -240,7 +240,7 @@ def settled_counters(platform: Platform) -> dict[str, Any]:
     seen = [platform.counters()]
 
     def still() -> bool:
-        time.sleep(0.15)
+        time.sleep(0.1)
         seen.append(platform.counters())
         return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3]
 
