@@ -56,9 +56,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(
-    one=256 * MIB, four=64 * MIB, big=1 * GIB, small=200, many=10_000, fio_seconds=1, counted_reads=100
-)
+QUICK = Sizes(one=256 * MIB, four=64 * MIB, big=1 * GIB, small=200, many=10_000, fio_seconds=1, counted_reads=100)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def main() -> None:
     fuse: Any = importlib.import_module("fsspec.fuse")
     http: Any = importlib.import_module("fsspec.implementations.http")
 
-    class Rooted(fuse.FUSEr):  # type: ignore[misc,name-defined]
+    class Rooted(fuse.FUSEr):  # type: ignore[misc]
         def getattr(self, path: str, fh: Any = None) -> Any:
             if path != "/":
                 return super().getattr(path, fh)

@@ -65,7 +65,11 @@ def unmount(point: Path) -> None:
         time.sleep(pause * 0.3)
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(
-                [*attempt, str(point)], capture_output=True, timeout=_UNMOUNT_SECONDS, env=clean_environment(), check=False
+                [*attempt, str(point)],
+                capture_output=True,
+                timeout=_UNMOUNT_SECONDS,
+                env=clean_environment(),
+                check=False,
             )
 
 

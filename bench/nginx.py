@@ -97,7 +97,7 @@ class Nginx:
         self.ports = Ports(*free_ports(3))
         (folder / "nginx.conf").write_text(config(folder, self.ports, platform))
         (folder / "locations.conf").write_text(_LOCATIONS.format(files=files, blobs=blobs))
-        command = [program, "-p", folder, "-e", folder / "error.log", "-c", folder / "nginx.conf"]
+        command = [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
         self._daemon = Daemon(command, folder / "output.log")
         try:
             self._wait()

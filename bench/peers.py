@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes.util
 import importlib.util
+import itertools
 import json
 import os
 import pwd
@@ -98,9 +99,7 @@ class Curl(Fetcher):
                 return _fetched([[*common, "--config", str(listed)]], known.size * len(addresses))
         whole = [*common, "--output", "/dev/null"]
         parts = _ranges(known.size, self._ranges) if self._ranges > 1 else [None]
-        commands = [
-            [*whole, *(["--range", part] if part else []), address] for address in addresses for part in parts
-        ]
+        commands = [[*whole, *(["--range", part] if part else []), address] for address in addresses for part in parts]
         return _fetched(commands, known.size * len(addresses))
 
 
@@ -143,9 +142,7 @@ class Local(Fetcher):
     def fetch(self, world: World, folder: str, via: Via) -> Fetched:
         """See `Fetcher`."""
         known = world.folders[folder]
-        done = run_together(
-            [dd(world.files / folder / name) for name in known.files], timeout=STEP_SECONDS
-        )  # fmt: skip
+        done = run_together([dd(world.files / folder / name) for name in known.files], timeout=STEP_SECONDS)
         return Fetched(max(one.seconds for one in done), known.size * len(known.files), _sum([d.cost for d in done]))
 
 
@@ -312,7 +309,7 @@ def _sum(costs: Sequence[Cost]) -> Cost:
 def _ranges(size: int, number: int) -> list[str]:
     """Return `number` ranges that make up `size` bytes, as curl wants them."""
     edges = [size * part // number for part in range(number + 1)]
-    return [f"{first}-{last - 1}" for first, last in zip(edges, edges[1:], strict=False)]
+    return [f"{first}-{last - 1}" for first, last in itertools.pairwise(edges)]
 
 
 def _missing_program(name: str) -> str | None:

@@ -106,7 +106,8 @@ def run_together(
         children: list[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]] = []
         started = time.perf_counter()
         for command in commands:
-            out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            out: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+            err: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
             child = _start(command, out, err, env)
             stack.callback(_end, child, grace=0.0)
             children.append((child, out, err))

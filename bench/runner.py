@@ -5,7 +5,7 @@ Used by `bench.cli`. What fails is noted with the peer that failed and does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 
 from bench import counting
@@ -39,15 +39,17 @@ class Runner:
         self._say = say
         report.sizes = asdict(world.sizes)
 
-    def run(self, only: Collection[str], repeat: int) -> None:
-        """Do the works whose names are given, each so often."""
+    def run(self, only: Collection[str], repeat: int) -> Iterator[str]:
+        """Do the works whose names are given, each so often; give the name of each when it is done."""
         works = [work for work in WORKS if work.name in only]
         self._leave_out_the_missing({name for work in works for name in work.peers})
         self._verify()
         for work in works:
             self._measure(work, repeat)
+            yield work.name
         if COUNTS in only:
             self._count()
+            yield COUNTS
 
     def _leave_out_the_missing(self, wanted: set[str]) -> None:
         for name, peer in list(self._peers.items()):
