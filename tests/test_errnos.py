@@ -56,9 +56,8 @@ def test_every_error_has_a_row_with_its_errno_in_the_semantics(each: type[errors
     assert fitting, f"no table row of docs/SEMANTICS.md names both {each.__name__} and {names_of(ERRNOS[each])}"
 
 
-def test_what_is_no_error_of_ours_has_no_errno() -> None:
-    class Unknown(errors.IvcapfsError):
-        """A class that the table does not have."""
+def test_a_finer_error_of_one_floor_has_the_errno_of_the_class_above_it() -> None:
+    class Finer(errors.DeadlineExceeded):
+        """A class that only one floor knows."""
 
-    with pytest.raises(KeyError):
-        errno_of(Unknown("what happened"))
+    assert errno_of(Finer("what happened")) == ERRNOS[errors.DeadlineExceeded]
