@@ -52,7 +52,8 @@ class Sizes:
 
     def on_disk(self) -> int:
         """Return the bytes that all files take, with what a caching peer may put beside them."""
-        return self.one * 2 + self.four * 8 + self.big * 2 + self.small * (self.small_size + 4 * KIB)
+        served = self.one + 4 * self.four + self.big + self.small * (self.small_size + 4 * KIB)
+        return served + max(self.one, 4 * self.four, self.big)
 
 
 FULL = Sizes()

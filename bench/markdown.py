@@ -8,7 +8,7 @@ from __future__ import annotations
 from bench.content import GIB, KIB, MIB
 from bench.figures import FIGURES, Report, printed
 from bench.peers import TITLES
-from bench.table import COLUMNS, WHATS, cells, heading, yardsticks
+from bench.table import COLUMNS, WHATS, cells, failures, heading, yardsticks
 from bench.targets import judge
 
 _METHOD = """\
@@ -52,6 +52,8 @@ def page(report: Report, plot: str | None = None) -> str:
     if report.counts:
         parts += ["### Asked of the server", _counted(report)]
     parts += ["## How", _METHOD.rstrip(), f"Read were {_sizes(report)}.", "## The machine", _machine(report)]
+    if failed := failures(report):
+        parts += ["## Failed", "\n".join(f"* {line}" for line in failed)]
     if report.left_out:
         lines = (f"* {TITLES.get(peer, peer)}: {why}" for peer, why in report.left_out.items())
         parts += ["## Left out", "\n".join(lines)]
@@ -82,7 +84,7 @@ def _counted(report: Report) -> str:
     for count in sorted(report.counts, key=lambda one: list(WHATS).index(one.what)):
         start = [WHATS[count.what], _name(count.peer)]
         if count.failed:
-            rows.append([*start, "", "", "", f"failed: {count.failed}"])
+            rows.append([*start, "", "", "", "failed"])
         else:
             per = printed(count.sent / count.of)
             rows.append([*start, f"{count.requests:,}", f"{count.other:,}", f"{count.sent:,}", per])

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.mounts import fuse_is_open_to_all
-from bench.processes import Cost, StepFailed, run, run_together
+from bench.processes import StepFailed, run, run_together
 from bench.world import ROOT, Via, World
 
 STEP_SECONDS = 300.0
@@ -27,11 +27,11 @@ RANGES = 8
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How long it took to fetch bytes, and what it cost."""
+    """How long it took to fetch bytes, the CPU seconds it cost, and the peak of the memory where that is known."""
 
     seconds: float
-    size: int
-    cost: Cost
+    cpu: float
+    memory: int | None = None
 
 
 class Peer(ABC):
@@ -127,7 +127,7 @@ class Sdk(Fetcher):
         said = json.loads(done.output.splitlines()[-1])
         if said["size"] != known.size:
             raise StepFailed(f"{said['size']} bytes came instead of {known.size}")
-        return Fetched(said["seconds"], known.size, Cost(said["cpu"], done.cost.memory))
+        return Fetched(said["seconds"], said["cpu"], said["memory"])
 
 
 class Local(Fetcher):
@@ -143,7 +143,7 @@ class Local(Fetcher):
         """See `Fetcher`."""
         known = world.folders[folder]
         done = run_together([dd(world.files / folder / name) for name in known.files], timeout=STEP_SECONDS)
-        return Fetched(max(one.seconds for one in done), known.size * len(known.files), _sum([d.cost for d in done]))
+        return Fetched(max(one.seconds for one in done), sum(one.cpu for one in done))
 
 
 class Rclone(Mounter):
@@ -299,11 +299,7 @@ def _fetched(commands: list[list[str]], size: int) -> Fetched:
     came = sum(int(line) for one in done for line in one.output.split())
     if came != size:
         raise StepFailed(f"{came} bytes came instead of {size}")
-    return Fetched(max(one.seconds for one in done), size, _sum([one.cost for one in done]))
-
-
-def _sum(costs: Sequence[Cost]) -> Cost:
-    return Cost(sum(cost.cpu for cost in costs), sum(cost.memory for cost in costs))
+    return Fetched(max(one.seconds for one in done), sum(one.cpu for one in done))
 
 
 def _ranges(size: int, number: int) -> list[str]:

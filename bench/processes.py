@@ -44,10 +44,13 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A program that ended well: how long it took, what it cost, what it printed."""
+    """A program that ended well: how long it took, the CPU seconds it used, what it printed.
+
+    Not its memory: what wait4(2) says of that includes ours, from before the program was loaded.
+    """
 
     seconds: float
-    cost: Cost
+    cpu: float
     output: str
     errors: str
 
@@ -126,8 +129,7 @@ def run_together(
                 raise StepFailed(f"timed out after {timeout:g} s")
             if child.returncode:
                 raise StepFailed(_reason(command, child.returncode, errors or output))
-            cost = Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-            finished.append(Finished(seconds, cost, output, errors))
+            finished.append(Finished(seconds, usage.ru_utime + usage.ru_stime, output, errors))
         return finished
 
 
@@ -188,9 +190,14 @@ def cost_of(pid: int) -> Cost:
         with contextlib.suppress(OSError, IndexError, ValueError):
             fields = (PROC / str(one) / "stat").read_text().rpartition(")")[2].split()
             cpu += sum(int(field) for field in fields[11:15]) / _TICKS  # utime, stime, cutime, cstime
-            status = (PROC / str(one) / "status").read_text()
-            memory += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
+            memory += peak_memory(one)
     return Cost(cpu, memory)
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most memory, in bytes, that a running process has had at once; 0 for one that has just ended."""
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _tree(root: int) -> list[int]:

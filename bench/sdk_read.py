@@ -2,18 +2,21 @@
 
     python -m bench.sdk_read URL URN FILE
 
-Prints as JSON the seconds that the call took, the CPU seconds used meanwhile, and the file's size; the interpreter's
-start and the imports are not counted.
+Prints as JSON the seconds that the call took, the CPU seconds used meanwhile, the peak of its memory, and the file's
+size; the interpreter's start and the imports are not counted, but for the memory.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from bench.processes import peak_memory
 
 
 def main() -> None:
@@ -25,7 +28,8 @@ def main() -> None:
     started, cpu = time.perf_counter(), time.process_time()
     path = artifact.as_local_file(Path(target))
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "size": path.stat().st_size}))
+    said = {"seconds": seconds, "cpu": cpu, "memory": peak_memory(os.getpid()), "size": path.stat().st_size}
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ def show(report: Report, console: Console) -> None:
     if report.counts:
         console.print(_counted(report))
     console.print(_promises(report))
+    for line in failures(report):
+        console.print(f"failed: {line}", style="red", highlight=False, markup=False)
     for peer, why in report.left_out.items():
         console.print(f"{peer} is left out: {why}", style="yellow", highlight=False)
     wrong = {peer: said for peer, said in report.verified.items() if said != "same bytes"}
@@ -34,7 +36,7 @@ def show(report: Report, console: Console) -> None:
 def cells(report: Report, figure: Figure, series: Series) -> list[str]:
     """Return the texts of one peer's row: median, spread, runs, ratios, CPU, memory."""
     if not series.samples:
-        return [f"failed: {series.failed or 'nothing measured'}", "", "", "", *("" for _ in BASES), "", ""]
+        return ["failed", *("" for _ in COLUMNS[1:])]
     spread = f"{printed(min(series.samples))} – {printed(max(series.samples))}"
     yardstick = report.ratio(figure.name, series.peer, figure.yardstick) if figure.yardstick else None
     bases = [report.ratio(figure.name, series.peer, base) for base in BASES]
@@ -47,20 +49,26 @@ def cells(report: Report, figure: Figure, series: Series) -> list[str]:
     ]  # fmt: skip
 
 
+def failures(report: Report) -> list[str]:
+    """Return a line for everything that failed."""
+    timed = [f"{one.figure}, {TITLES[one.peer]}: {one.failed}" for one in report.series if one.failed]
+    return timed + [f"{WHATS[one.what]}, {TITLES[one.peer]}: {one.failed}" for one in report.counts if one.failed]
+
+
 def heading(figure: Figure) -> str:
     """Return what a figure's rows stand under."""
     sense = "" if figure.more_is_better else ", less is better"
     return f"{figure.title} [{figure.unit}{sense}]"
 
 
-COLUMNS = ("median", "min – max", "runs", "× yardstick", "× rclone off", "× fsspec", "CPU s/GB", "peak MiB")
+COLUMNS = ("median", "min – max", "runs", "÷ yardstick", "÷ rclone off", "÷ fsspec", "CPU s/GB", "peak MiB")
 
 
 def _timed(report: Report) -> Table:
     table = Table(title="Medians and ratios; the yardstick is " + yardsticks(), title_justify="left")
-    table.add_column("", no_wrap=True)
+    table.add_column("", min_width=26)
     for column in COLUMNS:
-        table.add_column(column, justify="right", no_wrap=column != "median", overflow="fold")
+        table.add_column(column, justify="right", no_wrap=True)
     for figure in FIGURES.values():
         rows = report.of_figure(figure.name)
         if not rows:
@@ -92,7 +100,7 @@ def _counted(report: Report) -> Table:
     for count in sorted(report.counts, key=lambda one: list(WHATS).index(one.what)):
         style = "green" if count.peer.startswith("ivcapfs") else None
         if count.failed:
-            table.add_row(WHATS[count.what], TITLES[count.peer], "", "", "", f"failed: {count.failed}", style="red")
+            table.add_row(WHATS[count.what], TITLES[count.peer], "", "", "", "failed", style="red")
         else:
             per = printed(count.sent / count.of)
             numbers = (f"{count.requests:,}", f"{count.other:,}", f"{count.sent:,}", per)

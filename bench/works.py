@@ -18,7 +18,7 @@ from bench.content import BIG, FOUR, KIB, MANY, ONE, SMALL
 from bench.figures import Sample
 from bench.mounts import mounted
 from bench.peers import STEP_SECONDS, Fetcher, Mounter, Peer, dd
-from bench.processes import Cost, Daemon, Finished, StepFailed, run, run_together
+from bench.processes import Daemon, Finished, StepFailed, run, run_together
 from bench.world import Via, World
 
 MOUNTS = ("rclone-off", "rclone-full", "fsspec", "ivcapfs", "ivcapfs-user")
@@ -97,13 +97,14 @@ def read_whole(world: World, peer: Peer, *, figure: str, folder: str, via: Via, 
     total = known.size * len(known.files)
     if isinstance(peer, Fetcher):
         fetched = peer.fetch(world, folder, via)
-        return [_throughput(again if peer.name == "local" else figure, total, fetched.seconds, fetched.cost)]
+        mine = again if peer.name == "local" else figure
+        return [_throughput(mine, total, fetched.seconds, fetched.cpu, fetched.memory)]
     assert isinstance(peer, Mounter)
     with session(world, peer, folder, via) as mount:
         before = mount.daemon.cost()
         seconds = mount.read(known.files, known.size)
         after = mount.daemon.cost()
-        samples = [_throughput(figure, total, seconds, Cost(after.cpu - before.cpu, after.memory))]
+        samples = [_throughput(figure, total, seconds, after.cpu - before.cpu, after.memory)]
         if again:
             samples.append(Sample(again, total / mount.read(known.files, known.size) / 1e6))
     return samples
@@ -114,12 +115,9 @@ def read_at_random(world: World, peer: Peer, *, figure: str, block: int) -> list
     assert isinstance(peer, Mounter)
     known = world.folders[BIG]
     with session(world, peer, BIG, Via.PLAIN) as mount:
-        before = mount.daemon.cost()
         path = mount.place / known.files[0]
         done = fio.parse(mount.run(fio.command(path, block, known.size, seconds=world.sizes.fio_seconds)).output)
-        after = mount.daemon.cost()
-        per_gb = (after.cpu - before.cpu) / (done.reads * block) * 1e9 if done.reads else None
-        return [Sample(figure, done.rate, per_gb, after.memory)]
+        return [Sample(figure, done.rate, memory=mount.daemon.cost().memory)]
 
 
 def read_small(world: World, peer: Peer) -> list[Sample]:
@@ -128,7 +126,7 @@ def read_small(world: World, peer: Peer) -> list[Sample]:
     total = known.size * len(known.files)
     if isinstance(peer, Fetcher):
         fetched = peer.fetch(world, SMALL, Via.PLAIN)
-        return [Sample("small", fetched.seconds, memory=fetched.cost.memory)]
+        return [Sample("small", fetched.seconds)]
     assert isinstance(peer, Mounter)
     with session(world, peer, SMALL, Via.PLAIN) as mount:
         done = mount.run(["sh", "-c", 'cat -- "$1"/* | wc -c', "sh", str(mount.place)])
@@ -157,8 +155,8 @@ def _listed(world: World, mount: Session) -> float:
     return done.seconds
 
 
-def _throughput(figure: str, size: int, seconds: float, cost: Cost) -> Sample:
-    return Sample(figure, size / seconds / 1e6, cost.cpu / size * 1e9, cost.memory)
+def _throughput(figure: str, size: int, seconds: float, cpu: float, memory: int | None) -> Sample:
+    return Sample(figure, size / seconds / 1e6, cpu / size * 1e9, memory)
 
 
 def _whole(figure: str, folder: str, via: Via, again: str = "") -> Callable[[World, Peer], list[Sample]]:

@@ -68,7 +68,7 @@ class DiskInfo:
     """How the tier does.
 
     Attributes:
-        bytes, files: of the whole folder, as of the last upkeep; what all mounts wrote.
+        bytes, files: of the whole folder, as this tier last saw it; what all mounts wrote.
         hits, misses, bad: of this tier's `get`; a bad block also counts as a miss.
         written: blocks that this tier wrote.
         dropped: blocks that it did not write, for want of room, time or a working disk.
@@ -107,7 +107,7 @@ class DiskTier:
         self._writing: tuple[bytes, bytes] | None = None  # what the writer has in hand; guarded by _lock
         self._off_until = 0.0  # no writing before this moment; guarded by _lock
         self._failing = False  # writing failed last time, and that has been said; guarded by _lock
-        self._held = (0, 0)  # bytes and files at the last upkeep; guarded by _lock
+        self._held = (0, 0)  # bytes and files of the folder, as last seen; guarded by _lock
         self._hits = self._misses = self._bad = self._written = self._dropped = 0  # guarded by _lock
         self._bad_said = 0  # guarded by _lock
         self._say_bad_at = 0.0  # guarded by _lock
@@ -249,13 +249,14 @@ class DiskTier:
     def _work(self, item: tuple[bytes, bytes] | None) -> Written | None:
         if self._store is None:
             self._store = self._opened()
+        written = None
         if item is not None:
-            return self._store.write(*item, self._check)
-        self._store.upkeep()
-        held = self._store.usage(self._check)
+            written = self._store.write(*item, self._check)
+        else:
+            self._store.upkeep(self._check)
         with self._lock:
-            self._held = held
-        return None
+            self._held = self._store.held
+        return written
 
     def _opened(self) -> Store:
         """Open the folder's account; also the folder itself, after a failure."""

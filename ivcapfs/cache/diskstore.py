@@ -156,23 +156,25 @@ class Folder:
         """Fill `into` with a block. Unless it is a hit, what `into` holds afterwards means nothing."""
         name = digest.hex()
         try:
-            with self.entered(name[:2]) as folder:
+            folder = os.open(name[:2], _FOLDER, dir_fd=self.fd)
+            try:
                 fd = os.open(name, _READ, dir_fd=folder)
-                try:
-                    good = _load(fd, digest, into)
-                except OSError:
-                    good = False
-                finally:
-                    os.close(fd)
+            finally:
+                os.close(folder)
         except OSError as exc:
             if exc.errno not in _FOREIGN:
                 return Found.MISS  # not there; or no descriptor left, and such
-            good = False
-        if good is None:
-            return Found.MISS
-        if not good:
             self.remove(name)
-        return Found.HIT if good else Found.BAD
+            return Found.BAD
+        try:
+            found = _load(fd, digest, into)
+        except OSError:
+            found = Found.BAD
+        finally:
+            os.close(fd)
+        if found is Found.BAD:
+            self.remove(name)
+        return found
 
     @contextlib.contextmanager
     def entered(self, name: str) -> Iterator[int]:
@@ -275,20 +277,20 @@ def open_block(folder: int, name: str) -> int:
     return os.open(name, _READ, dir_fd=folder)
 
 
-def _load(fd: int, digest: bytes, into: memoryview) -> bool | None:
-    """Fill `into` from a block's file: True if all is right, False if the file is bad, None if it may be good."""
+def _load(fd: int, digest: bytes, into: memoryview) -> Found:
+    """Fill `into` from a block's file, and check all of it."""
     header, size = bytearray(HEADER.size), HEADER.size + len(into)
     got = os.preadv(fd, [header, into], 0)
     status = os.fstat(fd)
     if status.st_size != size or not stat.S_ISREG(status.st_mode):
-        return False
+        return Found.BAD
     if got != size:
-        return None
+        return Found.MISS  # a network filesystem may give less: that says nothing of the file
     magic, length, named, content = HEADER.unpack(header)
     if magic != MAGIC or length != len(into) or named != digest or content != _sum(into):
-        return False
+        return Found.BAD
     _touch(fd, status)
-    return True
+    return Found.HIT
 
 
 def _touch(fd: int, status: os.stat_result) -> None:

@@ -56,12 +56,16 @@ class Store:
     Args:
         limit: bytes of everything in the folder, as du(1) counts them.
 
+    Attributes:
+        held: bytes and blocks of the whole folder, as the account said last.
+
     Raises:
         OSError: the folder's account cannot be opened.
     """
 
     def __init__(self, folder: Folder, limit: int) -> None:
         self.folder = folder
+        self.held = (0, 0)
         self._limit = limit
         self._ledger = Ledger(folder)
         self._surveyed = False  # whether every directory's account is trusted, as far as this store has seen
@@ -90,29 +94,20 @@ class Store:
                 self._ledger.measure(STAGING_SLOT)
             return self._write(digest, block)
 
-    def upkeep(self) -> None:
+    def upkeep(self, check: Callable[[], None] = never) -> None:
         """Do one step of what is to be done now and then: clear leftovers, correct the account, keep to the limit.
 
         Raises:
             OSError, Busy: as for `write`.
         """
+        self._survey(check)
         if not self._round:
             self._round = random.sample(range(FANOUT), FANOUT)
         with self._ledger.locked():
             self._ledger.measure(STAGING_SLOT)
             self._ledger.measure(self._round.pop())
-            if self._ledger.unknown() is None:
-                self._make_room(0)
-
-    def usage(self, check: Callable[[], None] = never) -> tuple[int, int]:
-        """Return the bytes and blocks of the whole folder, as the account has them.
-
-        Raises:
-            OSError, Busy: as for `write`.
-        """
-        self._survey(check)
-        with self._ledger.locked():
-            return self._ledger.total(), self._ledger.files()
+            self._make_room(0)
+            self._note()
 
     def _survey(self, check: Callable[[], None]) -> None:
         """Measure what nobody has measured since the last boot, a directory at a time."""
@@ -122,6 +117,7 @@ class Store:
                 slot = self._ledger.unknown()
                 if slot is None:
                     self._surveyed = True
+                    self._note()
                     return
                 self._ledger.measure(slot)
 
@@ -156,9 +152,13 @@ class Store:
             else:
                 self._ledger.book(digest[0], self.folder.place(staged, digest) + ENTRY, 1)
             self._ledger.book(STAGING_SLOT, -need, -1)
+            self._note()
         return Written.HELD if held else Written.WRITTEN
 
     # -- with the lock held --------------------------------------------------------------------------------------
+
+    def _note(self) -> None:
+        self.held = (self._ledger.total(), self._ledger.files())
 
     def _make_room(self, need: int) -> bool:
         """Return whether `need` bytes may be written, after evicting what must go for it."""

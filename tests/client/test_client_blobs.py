@@ -353,6 +353,13 @@ def test_an_expired_address_is_asked_for_anew_once(status: int) -> None:
         assert all("authorization" in asked.headers for asked in origin.asked)
 
 
+def test_a_fresh_address_that_is_refused_is_not_asked_for_anew() -> None:
+    with Origin(with_blob(lambda _: Reply(403))) as origin, client(origin.url) as connection:
+        with pytest.raises(errors.NotPermitted):
+            read(connection)
+    assert len(origin.asked) == 2
+
+
 def test_a_redirect_to_a_store_keeps_the_range_and_not_the_token() -> None:
     with Origin(ranged(DATA)) as store:
         moved: Answer = lambda _: Reply(307, {"Location": store.url + "/key?sig=1"})  # noqa: E731

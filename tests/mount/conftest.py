@@ -199,7 +199,9 @@ def platform(tmp_path: Path, faults: Faults) -> Iterator[Platform]:
 @pytest.fixture
 def sdk(platform: Platform) -> Iterator[SDK]:
     """The official SDK, logged in; what it leaves open is collected here, not in a later test."""
-    yield SDK(url=platform.url, token=TOKEN)
+    sdk = SDK(url=platform.url, token=TOKEN)
+    yield sdk
+    vars(sdk).clear()
     gc.collect()
 
 
