@@ -158,7 +158,9 @@ class Operations:
     def read(self, handle: int, size: int, offset: int) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
         file = self._file(handle)
-        file.was_read = True
+        if not file.was_read:
+            file.was_read = True
+            self._bindings.confirm(file.path)
         if isinstance(file.reading, bytes):
             return file.reading[offset : offset + size]
         return self._reader.read(file.reading, offset, size, self._check)
