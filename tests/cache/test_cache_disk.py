@@ -106,7 +106,7 @@ def test_many_threads_at_once(tier: DiskTier) -> None:
     def work(seed: int) -> None:
         try:
             for step in range(60):
-                number = (seed * 17 + step * 5) % 40
+                number = (seed * 17 + step * 3) % 40
                 if not get(tier, number):
                     tier.put(key_of(number), block_of(number))
         except BaseException as exc:  # noqa: BLE001 - told by the test
