@@ -47,6 +47,9 @@ def mounted(
             time.sleep(0.005)
         yield daemon
         daemon.check()
+    except BaseException:
+        daemon.kill()  # whoever still waits for it gets an error now
+        raise
     finally:
         unmount(point)
         if not daemon.wait(_UNMOUNT_SECONDS):

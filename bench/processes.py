@@ -173,6 +173,10 @@ class Daemon:
             self._process.wait(timeout)
         return self._process.returncode is not None
 
+    def kill(self) -> None:
+        """End it and what it started at once."""
+        _end(self._process, grace=0.0)
+
     def stop(self) -> None:
         """End it and what it started, by force if need be."""
         _end(self._process, grace=_GRACE)
