@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import FIGURES, Figure, Report, Series, printed
-from bench.peers import TITLES
+from bench.peer import TITLES
 from bench.targets import judge
 
 BASES = ("rclone-off", "fsspec")

@@ -17,7 +17,7 @@ from bench import fio
 from bench.content import BIG, FOUR, KIB, MANY, ONE, SMALL
 from bench.figures import Sample
 from bench.mounts import mounted
-from bench.peers import STEP_SECONDS, Fetcher, Mounter, Peer, dd
+from bench.peer import STEP_SECONDS, Fetcher, Mounter, Peer, dd
 from bench.processes import Daemon, Finished, StepFailed, run, run_together
 from bench.world import Via, World
 

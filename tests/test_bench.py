@@ -23,6 +23,7 @@ from rich.console import Console
 
 from bench import cli, content, counting, fio, markdown, nginx, peers, platforms, svg, table, targets, works
 from bench.figures import FIGURES, Count, Report, Sample, from_json, printed, to_json
+from bench.peer import TITLES
 from bench.processes import StepFailed, cost_of, run, run_together
 from bench.shaper import Pace, Shaper
 
@@ -161,7 +162,7 @@ def test_the_command_refuses_unknown_names() -> None:
 
 
 def test_works_figures_peers_and_promises_know_each_other() -> None:
-    names = set(peers.TITLES)
+    names = set(TITLES)
     assert {peer for work in works.WORKS for peer in work.peers} <= names
     assert {figure for work in works.WORKS for figure in work.figures} == set(FIGURES)
     assert {figure.yardstick for figure in FIGURES.values() if figure.yardstick} <= names
