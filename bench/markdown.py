@@ -21,6 +21,8 @@ mount's bytes were compared with the source's (sha256), and each read is held to
   over the slow link (`full`, a large buffer and read-ahead, and parallel chunks where its version has them).
 * *fsspec FUSE* is `fsspec.fuse` with its `HTTPFileSystem`; *SDK* is `as_local_file` of `ivcap-client` into memory.
 * *ivcapfs (user)* is mounted and read by an ordinary user, who cannot raise the kernel's read-ahead.
+* A *local file* lies in the page cache of its filesystem, which may keep it in large pieces; *a file in tmpfs* has
+  pages of 4 KiB, as FUSE's page cache has, and shows what that costs.
 * The slow link is a proxy that adds 50 ms to each request and carries 20 MB/s a connection; *curl, 8 ranges at once*
   shows what eight connections can carry.
 * `ls -l` is timed right after mounting, and once more with the kernel's caches dropped but not the peer's.

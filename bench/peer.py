@@ -21,6 +21,7 @@ TITLES = {
     "curl": "curl",
     f"curl-{RANGES}": f"curl, {RANGES} ranges at once",
     "local": "a local file in page cache",
+    "tmpfs": "a file in tmpfs",
     "sdk": "SDK as_local_file",
     "rclone-off": "rclone mount (off)",
     "rclone-full": "rclone mount (full)",

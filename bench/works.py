@@ -97,7 +97,7 @@ def read_whole(world: World, peer: Peer, *, figure: str, folder: str, via: Via, 
     total = known.size * len(known.files)
     if isinstance(peer, Fetcher):
         fetched = peer.fetch(world, folder, via)
-        mine = again if peer.name == "local" else figure
+        mine = again if peer.name in ("local", "tmpfs") else figure
         return [_throughput(mine, total, fetched.seconds, fetched.cpu, fetched.memory)]
     assert isinstance(peer, Mounter)
     with session(world, peer, folder, via) as mount:
@@ -169,7 +169,7 @@ def _random(figure: str, block: int) -> Callable[[World, Peer], list[Sample]]:
 
 WORKS = (
     Work(
-        "seq-http", ONE, ("seq-http", "reread"), ("curl", "local", "sdk", *MOUNTS),
+        "seq-http", ONE, ("seq-http", "reread"), ("curl", "local", "tmpfs", "sdk", *MOUNTS),
         _whole("seq-http", ONE, Via.PLAIN, again="reread"),
     ),
     Work("seq-https", ONE, ("seq-https",), ("curl", "sdk", *MOUNTS), _whole("seq-https", ONE, Via.TLS)),
