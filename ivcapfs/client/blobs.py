@@ -26,11 +26,13 @@ from ivcapfs.client.origins import resolve_data_href
 from ivcapfs.client.rate import LeastRate, TooSlow
 from ivcapfs.client.retry import Retries, Stopped, never_stopped, worth_repeating
 from ivcapfs.client.transport import Transport
+from ivcapfs.config import KIB
 from ivcapfs.models import Content
 
 T = TypeVar("T")
 
 _MOST_PLACES = 4096
+_PIECE = 256 * KIB
 _ACCEPT = frozenset({416})
 _HEAD_REFUSED = (errors.BadRequest, errors.NotPermitted, errors.ServerFault)
 
@@ -195,6 +197,7 @@ class RangeStream:
         self._exchange = contextlib.ExitStack()
         self._stream: Stream | None = None
         self._answer: ranges.Answer | None = None
+        self._skip = self._left = 0  # bytes of the present answer still to be dropped, and to be read
 
     def __enter__(self) -> Self:
         if self._position == self._stop:
@@ -209,19 +212,26 @@ class RangeStream:
         self._exchange.close()
 
     def __iter__(self) -> Iterator[bytes]:
+        buffer = memoryview(bytearray(min(_PIECE, max(1, self._stop - self._position))))
+        while got := self.readinto(buffer):
+            yield bytes(buffer[:got])
+
+    def readinto(self, view: memoryview) -> int:
+        """Read what has come, at least one byte, into `view`; 0 once all bytes asked for were read."""
         while self._position < self._stop:
             try:
-                yield from self._rest_of_answer()
+                got = self._read_some(view[: self._stop - self._position])
             except TooSlow:
                 raise
             except errors.TransportError as exc:
-                if self._position == self._stop:
-                    return
                 self._exchange.close()
                 self._pause(exc)
-            if self._position < self._stop:
-                self._exchange.close()
-                self._open()
+                got = 0
+            if got:
+                return got
+            self._exchange.close()
+            self._open()
+        return 0
 
     def _open(self) -> None:
         """Ask for what is missing, until there is an answer that brings it."""
@@ -248,7 +258,7 @@ class RangeStream:
             headers["If-Range"] = self._known.validator
         with contextlib.ExitStack() as exchange:
             stream = exchange.enter_context(
-                self._transport.stream("GET", place.url, what=self._what, headers=headers, accept=_ACCEPT)
+                self._transport.stream("GET", place.url, what=self._what, headers=headers, accept=_ACCEPT, direct=True)
             )
             refuse_encoding(stream, self._what)
             self._answer = ranges.read_answer(
@@ -261,48 +271,48 @@ class RangeStream:
                 what=self._what,
             )
             self._stream = stream
+            self._skip, self._left = self._answer.skip, self._answer.length
             self.content = self._known = self._answer.content
             self._exchange = exchange.pop_all()
 
-    def _rest_of_answer(self) -> Iterator[bytes]:
-        """Yield what the present answer brings of the bytes wanted."""
+    def _read_some(self, view: memoryview) -> int:
+        """Read from the present answer; 0 where it has brought all that it will, and that was not all."""
         assert self._answer is not None
-        skip, left = self._answer.skip, self._answer.length
-        for chunk in self._timed_chunks():
-            if skip:
-                dropped = min(skip, len(chunk))
-                skip -= dropped
-                chunk = chunk[dropped:]
-            if len(chunk) > left:
-                if self._answer.ends:
-                    raise errors.ProtocolError(f"{self._what}: the server sent more than it said")
-                chunk = chunk[:left]
-            if chunk:
-                left -= len(chunk)
-                self._position += len(chunk)
-                self._retries = None
-                yield chunk
-            if not left and not self._answer.ends:
-                return
-        if left:
-            raise errors.ConnectionBroken(f"{self._what}: {left} bytes are missing at the end")
+        scratch = memoryview(bytearray(_PIECE if self._skip else 1))
+        while self._skip:
+            self._skip -= self._timed_read(scratch[: self._skip])
+        if not self._left:
+            return 0
+        got = self._timed_read(view[: self._left])
+        self._left -= got
+        if not self._left and self._answer.ends and self._reads_on(scratch):
+            raise errors.ProtocolError(f"{self._what}: the server sent more than it said")
+        self._position += got
+        self._retries = None
+        return got
 
-    def _timed_chunks(self) -> Iterator[bytes]:
-        """Yield the chunks of the present answer, watching the rate and whether to stop."""
+    def _timed_read(self, view: memoryview) -> int:
+        """Read at least one byte, watching the rate and whether to stop."""
         assert self._stream is not None
-        parts = self._stream.chunks()
-        while True:
-            self._check_stopped()
-            began = self._transport.clock()
-            try:
-                part = next(parts, None)
-            except errors.DeadlineExceeded:
-                self._rate.waited(self._transport.clock() - began, 0)
-                raise
-            if part is None:
-                return
-            self._rate.waited(self._transport.clock() - began, len(part))
-            yield part
+        self._check_stopped()
+        began = self._transport.clock()
+        try:
+            got = self._stream.readinto(view)
+        except errors.DeadlineExceeded:
+            self._rate.waited(self._transport.clock() - began, 0)
+            raise
+        self._rate.waited(self._transport.clock() - began, got)
+        if not got:
+            raise errors.ConnectionBroken(f"{self._what}: {self._skip + self._left} bytes are missing at the end")
+        return got
+
+    def _reads_on(self, scratch: memoryview) -> bool:
+        """Return whether the body goes on behind its end; reading on also frees the connection for others."""
+        assert self._stream is not None
+        try:
+            return self._stream.readinto(scratch[:1]) > 0
+        except errors.TransportError:
+            return False
 
     def _check_stopped(self) -> None:
         if self._stopped():

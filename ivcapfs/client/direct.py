@@ -1,0 +1,204 @@
+"""A transport for contents: bytes go from the socket straight into the reader's buffer.
+
+Used by `ivcapfs.client.transport`, below an httpx client like any other transport, for answers whose bodies are big:
+httpx's own engine hands over a body in pieces of 16 to 64 KiB, each a Python object of its own, and at a gigabyte a
+second that is what a machine is then busy with. Who knows of it finds `readinto` among the response's extensions; who
+does not, iterates the body as ever. Tokens, redirects, refusals, retries and validation are the business of the
+floors above, and the same for both.
+
+HTTP itself is spoken by the standard library's `http.client`. Only direct connections: a deployment behind a proxy is
+read through httpx's own transport (`is_proxied`).
+
+Threading: any thread may make requests; `_lock` guards `_idle`. A response belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import operator
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from ivcapfs.client.connections import Connections
+
+_KEEP_SECONDS = 15.0
+_PIECE = 256 * 1024
+_STALE = (ConnectionError, http.client.RemoteDisconnected, http.client.BadStatusLine)
+"""What a kept connection may end with when its server has closed it meanwhile: worth one fresh connection."""
+
+Origin = tuple[str, str, int]
+
+
+class DirectTransport(httpx.BaseTransport):
+    """HTTP/1.1 over connections of its own, kept for the next request.
+
+    Args:
+        connections: is told of each connection, so that all of them can be ended at once.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._tls = httpx.create_ssl_context()
+        self._lock = threading.Lock()
+        self._idle: dict[Origin, list[tuple[float, http.client.HTTPConnection]]] = {}  # guarded by _lock
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request without a body; the answer's body is still to be read."""
+        url, timeouts = request.url, request.extensions["timeout"]
+        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+        kept = self._take(origin)
+        if kept is not None:
+            try:
+                return self._ask(kept, origin, request)
+            except _STALE:
+                kept.close()
+        with _translated(httpx.ConnectError, httpx.ConnectTimeout):
+            connection = self._connect(origin, timeouts["connect"])
+        with _translated(httpx.ReadError, httpx.ReadTimeout):
+            try:
+                return self._ask(connection, origin, request)
+            except BaseException:
+                connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close the connections that no request uses."""
+        with self._lock:
+            idle = [connection for kept in self._idle.values() for _, connection in kept]
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
+
+    def keep(self, origin: Origin, connection: http.client.HTTPConnection) -> None:
+        """Take a connection back whose last answer was read to its end."""
+        with self._lock:
+            self._idle.setdefault(origin, []).append((time.monotonic(), connection))
+
+    def _take(self, origin: Origin) -> http.client.HTTPConnection | None:
+        """Return a kept connection, the one used last; those kept too long are closed."""
+        oldest = time.monotonic() - _KEEP_SECONDS
+        with self._lock:
+            kept = self._idle.get(origin, [])
+            old = [connection for since, connection in kept if since < oldest]
+            kept[:] = [entry for entry in kept if entry[0] >= oldest]
+            found = kept.pop()[1] if kept else None
+        for connection in old:
+            connection.close()
+        return found
+
+    def _connect(self, origin: Origin, seconds: float) -> http.client.HTTPConnection:
+        scheme, host, port = origin
+        connection = (
+            http.client.HTTPSConnection(host, port, timeout=seconds, context=self._tls)
+            if scheme == "https"
+            else http.client.HTTPConnection(host, port, timeout=seconds)
+        )
+        try:
+            connection.connect()
+            self._connections.note(connection.sock)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _ask(
+        self, connection: http.client.HTTPConnection, origin: Origin, request: httpx.Request
+    ) -> httpx.Response:
+        patience = request.extensions["timeout"]["read"]
+        connected = connection.sock  # getresponse forgets it where the server closes after this answer
+        connected.settimeout(operator.index(patience))
+        target = request.url.raw_path.decode("ascii")
+        connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in request.headers.raw:
+            connection.putheader(name.decode("ascii"), value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        body = DirectBody(self, origin, connection, connected, answer, patience)
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.getheaders()]
+        return httpx.Response(answer.status, headers=headers, stream=body, extensions={"readinto": body.readinto})
+
+
+class DirectBody(httpx.SyncByteStream):
+    """The body of an answer, read from the socket as its reader asks for it. One thread."""
+
+    def __init__(
+        self,
+        transport: DirectTransport,
+        origin: Origin,
+        connection: http.client.HTTPConnection,
+        connected: socket.socket,
+        answer: http.client.HTTPResponse,
+        patience: Any,
+    ) -> None:
+        self._transport = transport
+        self._origin = origin
+        self._connection = connection
+        self._socket = connected
+        self._answer = answer
+        self._patience = patience
+        self._left = answer.length  # None: chunked, or up to the end of the connection
+        self._keeps = not answer.will_close
+
+    def readinto(self, view: memoryview) -> int:
+        """Read what has come, at least one byte, into `view`; return how many bytes, 0 at the end of the body."""
+        if self._left == 0 or self._answer.isclosed():
+            return 0
+        with _translated(httpx.ReadError, httpx.ReadTimeout):
+            self._socket.settimeout(operator.index(self._patience))
+            if self._left is None:
+                data = self._answer.read1(len(view))
+                view[: len(data)] = data
+                return len(data)
+            got = self._answer.fp.readinto1(view[: self._left])
+        if not got:
+            raise httpx.RemoteProtocolError(f"the body ended {self._left} bytes too early")
+        self._left -= got
+        return int(got)
+
+    def __iter__(self) -> Iterator[bytes]:
+        buffer = memoryview(bytearray(_PIECE))
+        while got := self.readinto(buffer):
+            yield bytes(buffer[:got])
+
+    def close(self) -> None:
+        """Keep the connection if the body was read to its end, else close it."""
+        connection = self._connection
+        ended = self._left == 0 or (self._left is None and self._answer.isclosed())
+        if ended:
+            self._answer.length = 0
+        self._answer.close()
+        if ended and self._keeps:
+            self._transport.keep(self._origin, connection)
+        else:
+            connection.close()
+
+
+def is_proxied(url: httpx.URL) -> bool:
+    """Return whether the environment sends requests for this address through a proxy."""
+    proxies = urllib.request.getproxies()
+    if not (url.scheme in proxies or "all" in proxies):
+        return False
+    return not urllib.request.proxy_bypass(url.host)
+
+
+@contextlib.contextmanager
+def _translated(broken: type[httpx.TransportError], late: type[httpx.TimeoutException]) -> Iterator[None]:
+    """Raise what httpx's own transport would raise."""
+    try:
+        yield
+    except TimeoutError as exc:
+        raise late(str(exc)) from exc
+    except http.client.HTTPException as exc:
+        raise httpx.RemoteProtocolError(f"{type(exc).__name__}: {exc}") from exc
+    except ssl.SSLError as exc:
+        raise broken(str(exc)) from exc
+    except OSError as exc:
+        raise broken(str(exc)) from exc
