@@ -92,17 +92,15 @@ class CacheSettings:
     """Memory for bytes. Sizes in bytes.
 
     Attributes:
-        block_size: of a cached block.
-        memory: of all cached blocks together.
+        block_size: the smallest piece that is fetched and cached.
+        memory: of all blocks together, cached or on their way.
         read_ahead: the largest window of one open file; 0 switches read-ahead off.
-        read_ahead_total: of all windows together.
         workers: transfers at the same time.
     """
 
-    block_size: int = 1 * MIB
+    block_size: int = 128 * KIB
     memory: int = 256 * MIB
-    read_ahead: int = 16 * MIB
-    read_ahead_total: int = 64 * MIB
+    read_ahead: int = 128 * MIB
     workers: int = 256
 
 
@@ -131,6 +129,7 @@ class MountSettings:
         allow_other, allow_root: who besides the mounting user may look (fuse(8)); at most one of them.
         log_file: where a background mount logs; None: standard error in the foreground, else nowhere.
         threads: callbacks at the same time; also the kernel's background requests.
+        read_ahead_kib: the kernel's own read-ahead, in KiB, where this user may set it; 0 leaves it alone.
     """
 
     client: ClientSettings
@@ -143,6 +142,7 @@ class MountSettings:
     debug: bool = False
     log_file: Path | None = None
     threads: int = 256
+    read_ahead_kib: int = 1024
 
 
 def client_settings(

@@ -23,7 +23,8 @@ OPTIONS = {
     "umask=OCTAL": "permission bits taken away from 0444 and 0555",
     "refresh=SECONDS": "how old a listing may be (30)",
     "cache-size=SIZE": "memory for cached blocks (256M)",
-    "read-ahead=SIZE": "the largest read-ahead of one file (16M; 0: none)",
+    "read-ahead=SIZE": "the largest read-ahead of one file (128M; 0: none)",
+    "read-ahead-kb=KIB": "the kernel's own read-ahead, where root mounts (1024; 0: the kernel's default)",
     "timeout=SECONDS": "how long a request may take without any progress (20)",
     "token-file=FILE": "a file (mode 0600) that holds the token",
     "log-file=FILE": "where a background mount logs",
@@ -70,6 +71,7 @@ def mount_settings(
         foreground=foreground,
         debug="debug" in given,
         log_file=_path(given.get("log-file"), where),
+        read_ahead_kib=_read_ahead_kib(given),
     )
 
 
@@ -117,9 +119,7 @@ def _cache(given: dict[str, str]) -> CacheSettings:
     cache = CacheSettings()
     memory = parse_size(given["cache-size"]) if "cache-size" in given else cache.memory
     read_ahead = parse_size(given["read-ahead"]) if "read-ahead" in given else cache.read_ahead
-    return replace(
-        cache, memory=memory, read_ahead=read_ahead, read_ahead_total=max(cache.read_ahead_total, read_ahead)
-    )
+    return replace(cache, memory=memory, read_ahead=read_ahead)
 
 
 def _view(given: dict[str, str]) -> ViewSettings:
@@ -133,6 +133,13 @@ def _view(given: dict[str, str]) -> ViewSettings:
     if "umask" in given:
         view = replace(view, umask=_octal(given["umask"]))
     return view
+
+
+def _read_ahead_kib(given: dict[str, str]) -> int:
+    text = given.get("read-ahead-kb", "1024")
+    if not text.isascii() or not text.isdigit():
+        raise ConfigError(f"read-ahead-kb must be a number of KiB, not {text!r}")
+    return int(text)
 
 
 def _path(text: str | None, mountpoint: Path) -> Path | None:

@@ -109,11 +109,19 @@ class Patience:
         self._clock = clock
         self.deadline = deadline
 
-    def __index__(self) -> int:
+    def left(self) -> float:
+        """Return how many seconds the next read may take.
+
+        Raises:
+            TimeoutError: none.
+        """
         left = self._idle if self.deadline is None else min(self._idle, self.deadline - self._clock())
         if left <= 0:
             raise TimeoutError("the bound for the whole exchange is reached")
-        return math.ceil(left)
+        return left
+
+    def __index__(self) -> int:
+        return math.ceil(self.left())
 
 
 @dataclass(frozen=True, slots=True)

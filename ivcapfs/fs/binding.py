@@ -132,9 +132,7 @@ class Kernel(mfusepy.FUSE):
 
     def read(self, path: bytes | None, buf: Any, size: int, offset: int, fip: Any) -> int:
         """``read``."""
-        data = self.operations.read(fip.contents.fh, size, offset)
-        ctypes.memmove(buf, data, len(data))
-        return len(data)
+        return int(self.operations.read_into(fip.contents.fh, size, offset, _Copier(buf)))
 
     def release(self, path: bytes | None, fip: Any) -> int:
         """``release``."""
@@ -177,6 +175,21 @@ class Kernel(mfusepy.FUSE):
         for name, number in self.operations.statfs(_text(path)).items():
             setattr(buf.contents, name, number)
         return 0
+
+
+class _Copier:
+    """Copies one piece after the other into the kernel's buffer, without the interpreter's lock."""
+
+    __slots__ = ("_to",)
+
+    def __init__(self, buf: Any) -> None:
+        self._to = ctypes.cast(buf, ctypes.c_void_p).value or 0
+
+    def __call__(self, piece: memoryview) -> None:
+        """Copy the next piece."""
+        source = bytes(piece) if piece.readonly else ctypes.byref(ctypes.c_char.from_buffer(piece))
+        ctypes.memmove(self._to, source, len(piece))
+        self._to += len(piece)
 
 
 def _text(raw: bytes) -> str:

@@ -34,6 +34,7 @@ from ivcapfs.errors import (
     TransportError,
 )
 from ivcapfs.fs.bindings import Bindings
+from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.mountpoint import unmount_lazily
 from ivcapfs.fs.operations import Operations
@@ -129,6 +130,7 @@ class MountedFileSystem:
             def on_ready() -> None:
                 words.restore()
                 log.info("serving %s at %s", self._settings.client.url, self._settings.mountpoint)
+                raise_read_ahead(self._settings.mountpoint, self._settings.read_ahead_kib)
                 self._ready()
 
             try:

@@ -22,11 +22,12 @@ UNMOUNT_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of /proc/self/mountinfo."""
+    """One line of /proc/self/mountinfo; `device` is `major:minor`."""
 
     mountpoint: str
     kind: str
     source: str
+    device: str
 
 
 def mounts() -> list[Mount]:
@@ -36,7 +37,7 @@ def mounts() -> list[Mount]:
     found = []
     for fields in lines:
         kind, source = fields[fields.index("-") + 1 :][:2]
-        found.append(Mount(_unescape(fields[4]), kind, _unescape(source)))
+        found.append(Mount(_unescape(fields[4]), kind, _unescape(source), fields[2]))
     return found
 
 

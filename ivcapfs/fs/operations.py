@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ivcapfs.cache.reader import Handle, Reader
+from ivcapfs.cache.reader import Handle, Reader, Sink
 from ivcapfs.cache.transfer import Blob
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.names import Parts
@@ -154,14 +154,22 @@ class Operations:
         reading = self._reader.open(pin.content) if isinstance(pin.content, Blob) else pin.content
         return Opened(self._enter(_File(path, pin.node, reading)), pin.keep_cache)
 
-    @answers
     def read(self, handle: int, size: int, offset: int) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
+        pieces: list[bytes] = []
+        self.read_into(handle, size, offset, lambda view: pieces.append(bytes(view)))
+        return b"".join(pieces)
+
+    @answers
+    def read_into(self, handle: int, size: int, offset: int, sink: Sink) -> int:
+        """Hand the bytes of [offset, offset + size) to `sink` and return how many, fewer only at the end of the file."""
         file = self._file(handle)
         file.was_read = True
-        if isinstance(file.reading, bytes):
-            return file.reading[offset : offset + size]
-        return self._reader.read(file.reading, offset, size, self._check)
+        if isinstance(file.reading, Handle):
+            return self._reader.read_into(file.reading, offset, size, sink, self._check)
+        piece = memoryview(file.reading)[offset : offset + size]
+        sink(piece)
+        return len(piece)
 
     @answers
     def release(self, handle: int) -> None:
