@@ -7,7 +7,7 @@
 #
 #   docker run --rm --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined \
 #       -e IVCAP_URL -e IVCAP_JWT --mount type=bind,src=/mnt/ivcap,dst=/mnt/ivcap,bind-propagation=rshared \
-#       ivcapfs mount --foreground --allow-other /mnt/ivcap
+#       ivcapfs mount -f -o allow_other /mnt/ivcap
 #
 # Any user may run it (--user 1000). A user without an entry in the image's /etc/passwd cannot mount, because
 # fusermount3 wants a name: the image has `ivcapfs` (1000); for others add -v /etc/passwd:/etc/passwd:ro.

@@ -9,6 +9,7 @@ Threading: everything here may be called from any thread.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -16,6 +17,8 @@ from concurrent.futures import Executor, Future, InvalidStateError
 from typing import Generic, TypeVar
 
 from ivcapfs.errors import Closing, DeadlineExceeded
+
+log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -69,16 +72,18 @@ def settle(future: Future[V], outcome: V | BaseException) -> None:
         return
 
 
-def submit(pool: Executor, work: Callable[..., V], *args: object) -> Future[V]:
+def submit(pool: Executor, work: Callable[..., object], *args: object) -> None:
     """Hand work to a pool.
 
     Raises:
         Closing: the pool takes no more work, because the mount is going away.
     """
     try:
-        return pool.submit(work, *args)
+        pool.submit(work, *args)
     except RuntimeError as exc:
-        raise Closing("the mount is being taken down") from exc
+        if "shutdown" in str(exc):
+            raise Closing("the mount is being taken down") from exc
+        log.warning("no further thread can be started; the work waits for one that is there: %s", exc)
 
 
 class SingleFlight(Generic[K, V]):

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,14 @@ def aspect(record: ArtifactRecord, schema: str, content: Any, *, age: float = 0.
     return AspectRecord(id, record.urn, schema, content, "application/json", valid_from)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait, within a bound, for what another thread does."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.005)
+
+
 class FakeClock:
     """Seconds that pass only when told to."""
 
@@ -75,7 +84,7 @@ class AtOnce(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(work(*args, **kwargs))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - handed on to whoever waits
             future.set_exception(exc)
         return future
 
@@ -91,7 +100,7 @@ class Background:
     def _run(self, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             self.future.set_result(work(*args))
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - handed on to whoever asks
             self.future.set_exception(exc)
 
     def result(self) -> Any:
@@ -128,7 +137,6 @@ class FakeSource:
         heeds: whether `expected` is compared here, as `Blobs` does, or left to whoever asks.
         extra: bytes that come too many; negative: that are missing at the end.
         chunk: bytes per chunk.
-        most: the most bytes that were under way at once.
     """
 
     contents: dict[str, tuple[bytes, str]] = field(default_factory=dict)
@@ -140,7 +148,6 @@ class FakeSource:
     heeds: bool = True
     extra: int = 0
     chunk: int = 37
-    most: int = 0
     _flying: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _asked: threading.Condition = field(default_factory=threading.Condition)
@@ -213,7 +220,6 @@ class FakeSource:
     def _under_way(self, size: int) -> Iterator[None]:
         with self._asked:
             self._flying += size
-            self.most = max(self.most, self._flying)
         try:
             yield
         finally:

@@ -220,6 +220,8 @@ class DirectBody(httpx.SyncByteStream):
 
 def is_proxied(url: httpx.URL) -> bool:
     """Return whether the environment sends requests for this address through a proxy."""
+    if url.host in ("localhost", "127.0.0.1", "::1"):
+        return False
     proxies = urllib.request.getproxies()
     if not (url.scheme in proxies or "all" in proxies):
         return False

@@ -38,6 +38,8 @@ _PIECE = 256 * KIB
 _SMALL = 64 * KIB
 _KEEP_ALIVE = 15.0
 _CLOSE_PATIENCE = 1.0
+_THIS_MACHINE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+"""Never asked for through a proxy: a proxy's own machine would be another one."""
 
 
 class Transport:
@@ -82,6 +84,7 @@ class Transport:
         self._client = httpx.Client(
             transport=transport,
             **manners,
+            mounts=dict.fromkeys(_THIS_MACHINE),
             limits=httpx.Limits(
                 max_connections=self.limits.connections,
                 max_keepalive_connections=self.limits.connections,
@@ -211,7 +214,7 @@ class Transport:
             try:
                 stream = Stream(response, ask.what, self.check_open, self.fail)
                 if not response.is_success and response.status_code not in accept:
-                    raise self._refusal(response, stream, ask.what)
+                    raise self._refusal(response, ask.what)
                 yield stream
             finally:
                 response.close()
@@ -235,10 +238,8 @@ class Transport:
                 raise errors.OriginRefused(f"{ask.what}: redirected to an address that cannot be read") from exc
             finally:
                 response.close()
-            ask, url = (
-                ask.redirected(response.status_code),
-                self._rules.check(target.copy_with(fragment=None)),
-            )
+            ask = ask.redirected(response.status_code)
+            url = self._rules.check(target.copy_with(fragment=None))
             if (ask.method, str(url)) in seen:
                 raise errors.OriginRefused(f"{ask.what}: redirects go in a circle")
             seen.add((ask.method, str(url)))
@@ -307,14 +308,14 @@ class Transport:
         empty = not body.strip()
         return JsonReply(stream.status, stream.headers, {} if empty else jsontext.parse_object(body, what=ask.what))
 
-    def _refusal(self, response: httpx.Response, stream: Stream, what: str) -> errors.ApiError:
+    def _refusal(self, response: httpx.Response, what: str) -> errors.ApiError:
         """Return the exception for an answer that is no success, with the server's own words if any."""
-        message: object = ""
+        words = ""
         with contextlib.suppress(errors.IvcapfsError):
             body = self._drain(response)
             message = jsontext.parse_object(body, what=what).get("message", "") if body else ""
-        token = self._tokens.token()
-        words = faults.tidy(str(message), secret=token.reveal() if token else None)
+            token = self._tokens.token()
+            words = faults.tidy(str(message), secret=token.reveal() if token else None)
         wait = faults.retry_after_seconds(response.headers)
         return faults.refusal(response.status_code, what, message=words, retry_after=wait)
 

@@ -62,6 +62,21 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"} | more
 
 
+@contextlib.contextmanager
+def loopback_without_proxy() -> Iterator[None]:
+    """Keep the environment's proxies, if any, away from this machine's own addresses, here and in `environment`."""
+    before = os.environ.get("no_proxy")
+    others = before or os.environ.get("NO_PROXY", "")
+    os.environ["no_proxy"] = f"{others},127.0.0.1" if others else "127.0.0.1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before
+
+
 def start(command: Sequence[str], output: Path, env: Mapping[str, str], folder: Path | None = None) -> Process:
     """Start a process whose standard output and error go to a file.
 
@@ -141,17 +156,21 @@ def tagged(tag: str) -> list[int]:
     return found
 
 
-def end_tagged(tag: str, seconds: float) -> bool:
-    """See that no process with a tag is left: wait, then ask it to end, then kill it.
+def end_tagged(tag: str, *, patience: float, seconds: float) -> bool:
+    """See that no process with a tag is left: wait with patience, then ask each to end, then kill it.
+
+    Args:
+        seconds: how long each may take to end, once it is told to.
 
     Returns:
         Whether all ended by themselves.
     """
-    if eventually(lambda: not tagged(tag), seconds):
+    if eventually(lambda: not tagged(tag), patience):
         return True
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in tagged(tag):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
-        eventually(lambda: not tagged(tag), seconds)
+        if eventually(lambda: not tagged(tag), seconds):
+            break
     return False

@@ -19,7 +19,7 @@ from ivcapfs.client import IVCAP, Artifact
 from ivcapfs.demo import samples
 from ivcapfs.demo.processes import IVCAPFS, Process, Signals, end_tagged, environment, eventually, start
 from ivcapfs.errors import ConfigError, MountError
-from ivcapfs.fs.mountpoint import check_machine, check_mountpoint, mount_at, unmount, unmount_lazily
+from ivcapfs.fs.mountpoint import check_machine, check_mountpoint, mount_at, mounts, unmount, unmount_lazily
 from ivcapfs.options import absolute
 
 START_SECONDS = 15.0
@@ -85,12 +85,13 @@ def stage(mountpoint: Path | None, signals: Signals, show: Show) -> Iterator[Sta
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder of our own, removed with all that is in it."""
+    """A folder of our own, removed with all that is in it; never through a mount."""
     folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="ivcapfs-demo-")))
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not any(Path(mount.mountpoint).is_relative_to(folder) for mount in mounts()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -197,7 +198,7 @@ def take_down(where: Path, tag: str) -> None:
     except MountError as exc:
         problem = exc
         unmount_lazily(where)
-    ended = end_tagged(tag, END_SECONDS if problem is None else 0.0)
+    ended = end_tagged(tag, patience=END_SECONDS if problem is None else 0.0, seconds=END_SECONDS)
     if problem is not None:
         raise MountError(f"the mount was taken away while in use: {problem}")
     if not ended:

@@ -22,6 +22,8 @@ from ivcapfs.config import MountSettings
 from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
 
+READDIR_PLUS = 1
+"""FUSE_READDIR_PLUS: the kernel takes attributes, too."""
 FILL_PLUS = 2
 """FUSE_FILL_DIR_PLUS: the attributes of an entry are valid."""
 VERSION = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
@@ -149,7 +151,8 @@ class Kernel(mfusepy.FUSE):
     ) -> int:
         """``readdir``, with attributes wherever they are known (readdirplus)."""
         told = mfusepy.c_stat()
-        for name, found, following in self.operations.readdir(fip.contents.fh, offset):
+        plus = bool(flags & READDIR_PLUS)
+        for name, found, following in self.operations.readdir(fip.contents.fh, offset, plus=plus):
             if found is not None:
                 _fill(told, found)
             if filler(buf, name.encode(), told if found else None, following, FILL_PLUS if found else 0):

@@ -23,7 +23,7 @@ from cachetools import LRUCache
 
 from ivcapfs.cache.transfer import Blob
 from ivcapfs.fs.nodes import Node, identity
-from ivcapfs.waits import Check, submit, wait_for
+from ivcapfs.waits import Check, settle, submit, wait_for
 
 PATHS = 100_000
 """Paths remembered. A path that fell out is treated as if the kernel had been told something else: safe, and rare."""
@@ -31,6 +31,8 @@ FORGET_SECONDS = 10.0
 RELEASE_SECONDS = 0.1
 """How long a lookup waits for a path to be released. The kernel tells of the last close after close(2) has returned, so
 without this who closes the old file and opens the path again could still get the old one."""
+_UNSURE = object()
+"""Told as the identity of a path of which the kernel may know an older answer than our last."""
 
 
 @dataclass(slots=True)
@@ -51,10 +53,10 @@ class Pin:
     count: int = 0
     forgotten: Future[None] | None = None
 
-    def is_of(self, node: Node) -> bool:
+    def is_of(self, node: Node | None) -> bool:
         """Return whether the path would be bound to the same again, if it were opened now for the first time."""
         changed = isinstance(self.content, Blob) and self.content.changed is not None
-        return not changed and identity(self.node) == identity(node)
+        return not changed and node is not None and identity(self.node) == identity(node)
 
 
 class Bindings:
@@ -80,7 +82,8 @@ class Bindings:
             pin = self._pins.get(path)
             if pin is not None:
                 return pin.node
-            self._told[path] = identity(node)
+            known = identity(node)
+            self._told[path] = known if self._told.get(path, known) == known else _UNSURE
             return node
 
     def pinned(self, path: str) -> Node | None:
@@ -89,8 +92,12 @@ class Bindings:
             pin = self._pins.get(path)
             return pin.node if pin is not None else None
 
-    def settled(self, path: str, node: Node) -> Node:
-        """Return what a path is bound to: `node`, or what it is pinned to, unless that is just being closed."""
+    def settled(self, path: str, node: Node | None) -> Node | None:
+        """Return what a path is bound to: `node`, or what it is pinned to, unless that is just being closed.
+
+        Args:
+            node: what it would be bound to, if it were opened now; None: there is nothing any more.
+        """
         with self._lock:
             pin = self._pins.get(path)
             if pin is not None and not pin.is_of(node):
@@ -120,6 +127,8 @@ class Bindings:
             if pin.forgotten is not None:
                 self._await_forgotten(path, pin.forgotten, check, start=fresh)
         except BaseException:
+            with self._lock:
+                self._told[path] = _UNSURE
             self.unpin(path, was_read=False)
             raise
         return pin
@@ -146,7 +155,9 @@ class Bindings:
         wait_for(forgotten, check, FORGET_SECONDS, f"the kernel to forget {path}")
 
     def _make_forget(self, path: str, forgotten: Future[None]) -> None:
+        outcome: Exception | None = None
         try:
             self._forget(path)
-        finally:
-            forgotten.set_result(None)
+        except Exception as exc:  # noqa: BLE001 - handed on to the open that waits
+            outcome = exc
+        settle(forgotten, outcome)

@@ -67,13 +67,16 @@ def _private(path: Path) -> Path:
 
 def _in_background(settings: MountSettings) -> None:
     reading, writing = os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a Ctrl-C must not come between the two
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(reading)
         _run_child(settings, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             report = pipe.read()
         except KeyboardInterrupt:
             os.kill(child, signal.SIGTERM)

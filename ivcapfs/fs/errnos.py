@@ -47,8 +47,8 @@ ERRNOS: dict[type[errors.IvcapfsError], int] = {
 
 
 def errno_of(exc: errors.IvcapfsError) -> int:
-    """Return the errno that a caller is told."""
-    return ERRNOS[type(exc)]
+    """Return the errno that a caller is told: that of the class, or of the nearest one above it in the table."""
+    return next(ERRNOS[kind] for kind in type(exc).__mro__ if kind in ERRNOS)
 
 
 def errno_name(code: int) -> str:

@@ -50,7 +50,7 @@ WAKE = signal.SIGUSR2
 WAKE_SECONDS = 0.05
 END_SECONDS = 10.0
 """After this, a mount that does not end by itself is taken away from the tree, and the process exits."""
-CATALOG_WORKERS = 16
+CATALOG_WORKERS = 128
 
 
 class MountedFileSystem:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
 BLOCK = 4096
 NAME_MAX = 255
 
@@ -190,17 +190,22 @@ class Operations:
         return self._enter(_Folder(parts))
 
     @answers
-    def readdir(self, handle: int, offset: int) -> Iterator[tuple[str, Attributes | None, int]]:
+    def readdir(
+        self, handle: int, offset: int, *, plus: bool = True
+    ) -> Iterator[tuple[str, Attributes | None, int]]:
         """Iterate (name, attributes or None, offset of the next entry), from an offset on (readdir(3)).
 
         Attributes are None where they are not known without a request. Offset 0 lists afresh.
+
+        Args:
+            plus: whether the kernel takes the attributes, too, and not only the names.
         """
         folder = self._leave(handle, keep=True)
         if not isinstance(folder, _Folder):
             raise BadHandle("not an open folder")
         if folder.entries is None or offset == 0:
             folder.entries = [Entry(".", None), Entry("..", None), *self._tree.entries(folder.parts, self._check)]
-        return self._told(folder.parts, folder.entries, offset)
+        return self._told(folder.parts, folder.entries, offset, plus=plus)
 
     @answers
     def releasedir(self, handle: int) -> None:
@@ -243,7 +248,12 @@ class Operations:
             if pinned is None:
                 raise
             return pinned
-        return node if pinned is None else self._bindings.settled(path, node)
+        except (NoSuchEntry, NotAFolder):
+            bound = None if pinned is None else self._bindings.settled(path, None)
+            if bound is None:
+                raise
+            return bound
+        return node if pinned is None else self._bindings.settled(path, node) or node
 
     def _enter(self, opened: _File | _Folder) -> int:
         with self._lock:
@@ -265,7 +275,7 @@ class Operations:
         return opened
 
     def _told(
-        self, parts: Parts, entries: list[Entry], offset: int
+        self, parts: Parts, entries: list[Entry], offset: int, *, plus: bool
     ) -> Iterator[tuple[str, Attributes | None, int]]:
         """Iterate a folder's entries with what the kernel is told about each."""
         base = "/" + "/".join(parts) if parts else ""
@@ -274,7 +284,7 @@ class Operations:
             path = f"{base}/{name}"
             shown = node and (self._bindings.pinned(path) or node)
             yield name, attributes(shown, self._view) if shown else None, index + 1
-            if shown:  # the kernel took it: had its buffer been full, this generator would not have gone on
+            if shown and plus:  # the kernel took it: had its buffer been full, this generator would not have gone on
                 self._bindings.tell(path, shown)
 
 

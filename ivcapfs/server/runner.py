@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -26,6 +26,7 @@ from ivcapfs.server.store import Store
 GRACE = 2.0
 """How long open requests may go on once the server is told to stop, in seconds."""
 
+_ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
 _BACKLOG = 512
 _START_TIMEOUT = 30.0
 _BACKSTOP = 10.0  # seconds: what is left then is cancelled; nothing should be
@@ -195,25 +196,19 @@ def run_forever(settings: ServeSettings, announce: Callable[[str], None]) -> Non
         port=settings.port,
         data_href_base=settings.data_href_base,
     )
-    with _signals() as told_to_stop, platform:
+    with _signals() as wait_until_told_to_stop, platform:
         announce(platform.url)
-        told_to_stop.wait()
+        wait_until_told_to_stop()
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Give an event that SIGINT and SIGTERM set, in the place of what they did before."""
-    event = threading.Event()
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        event.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+def _signals() -> Iterator[Callable[[], object]]:
+    """Give a call that waits for SIGINT or SIGTERM; no handler runs, so nothing is interrupted half-way."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
-        yield event
+        yield lambda: signal.sigwait(_ENDING)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(host: str, port: int) -> socket.socket:

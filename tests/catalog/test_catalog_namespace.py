@@ -105,12 +105,13 @@ def test_all_known_hostile_names_live_together() -> None:
 
 def test_ten_thousand_hostile_names_at_once() -> None:
     chance = random.Random(20260601)
+    pool = [name for name in HOSTILE if name.count("/") < 100]
     records = []
     for number in range(10_000):
-        name = "/".join(chance.choices(HOSTILE[:-1], k=chance.choice([1, 1, 1, 2]))) if number % 50 else None
+        name = "/".join(chance.choices(pool, k=chance.choice([1, 1, 1, 2]))) if number % 50 else None
         if name is not None and chance.random() < 0.5:
             name += str(number % 700)
-        head = chance.choice(HEADS) if number % 9 == 0 else None
+        head = chance.choice(HEADS) if number % 150 == 0 else None
         records.append(artifact(name, uuid=uuid_of(number, head), age=chance.randrange(5000)))
     assert_sound(Namespace(records), records)
 

@@ -157,7 +157,6 @@ def partial(text: str, body: bytes = DATA[100:200], length: int | None = None) -
         partial("items 100-199/300000"),
         partial("bytes 100-199/300000", DATA[100:200], 99),
         partial("bytes 100-199/300000", DATA[100:201]),
-        partial("bytes 100-199/300000", DATA[100:300], -1),
         partial("bytes ¹00-199/300000"),
         lambda asked: Reply(206, {"Content-Type": "multipart/byteranges; boundary=x"}, b"--x--"),
         lambda asked: Reply(200, {"Content-Encoding": "gzip"}, DATA),
@@ -168,11 +167,20 @@ def partial(text: str, body: bytes = DATA[100:200], length: int | None = None) -
         whole(DATA[:150]),
     ],
 )
-def test_answers_that_are_refused(blob: Answer) -> None:
+def test_answers_that_are_refused_before_a_byte_is_read(blob: Answer) -> None:
     with Origin(with_blob(blob)) as origin, client(origin.url) as connection:
         with pytest.raises(errors.ProtocolError) as caught:
-            read(connection, 100, 200)
+            connection.blobs.open_range(UUID, 100, 200, expected=None).__enter__()
     assert not isinstance(caught.value, errors.ContentChanged)
+
+
+def test_more_than_was_said_is_refused() -> None:
+    with (
+        Origin(with_blob(partial("bytes 100-199/300000", DATA[100:300], -1))) as origin,
+        client(origin.url) as connection,
+    ):
+        with pytest.raises(errors.ProtocolError):
+            read(connection, 100, 200)
 
 
 def test_a_shorter_part_is_taken_and_the_rest_asked_for() -> None:
@@ -220,6 +228,16 @@ def test_an_unannounced_end_is_noticed() -> None:
 
     with Origin(with_blob(first_then(cut, ranged(DATA)))) as origin, client(origin.url) as connection:
         assert read(connection) == DATA
+
+
+def test_unannounced_ends_without_progress_end() -> None:
+    def cut(asked: Asked) -> Reply:
+        return replace(ranged(DATA)(asked), body=b"", length=-1) if len(origin.asked) < 50 else Reply(403)
+
+    with Origin(ranged(DATA)) as origin, client(origin.url) as connection:
+        origin.answer = with_blob(cut)
+        with pytest.raises(errors.ConnectionBroken):
+            read(connection)
 
 
 def test_no_progress_ends() -> None:
@@ -333,6 +351,13 @@ def test_an_expired_address_is_asked_for_anew_once(status: int) -> None:
             assert caught.value.status == status
         assert not any("authorization" in asked.headers for asked in store.asked)
         assert all("authorization" in asked.headers for asked in origin.asked)
+
+
+def test_a_fresh_address_that_is_refused_is_not_asked_for_anew() -> None:
+    with Origin(with_blob(lambda _: Reply(403))) as origin, client(origin.url) as connection:
+        with pytest.raises(errors.NotPermitted):
+            read(connection)
+    assert len(origin.asked) == 2
 
 
 def test_a_redirect_to_a_store_keeps_the_range_and_not_the_token() -> None:

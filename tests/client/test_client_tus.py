@@ -123,7 +123,10 @@ def test_an_upload_goes_on_after_an_error(fault: Fault, size: int | None) -> Non
 
 
 def lost_end(store: Store, asked: Asked) -> Reply | None:
-    return lost_answer(store, asked) if "upload-length" in asked.headers else None
+    """Take the last word, hang up without an answer, and refuse to hear it again."""
+    if "upload-length" not in asked.headers:
+        return None
+    return Reply(403) if store.expected is not None else lost_answer(store, asked)
 
 
 def test_the_lost_answer_to_the_last_word() -> None:

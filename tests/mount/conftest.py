@@ -199,7 +199,9 @@ def platform(tmp_path: Path, faults: Faults) -> Iterator[Platform]:
 @pytest.fixture
 def sdk(platform: Platform) -> Iterator[SDK]:
     """The official SDK, logged in; what it leaves open is collected here, not in a later test."""
-    yield SDK(url=platform.url, token=TOKEN)
+    sdk = SDK(url=platform.url, token=TOKEN)
+    yield sdk
+    vars(sdk).clear()
     gc.collect()
 
 
@@ -240,7 +242,7 @@ def settled_counters(platform: Platform) -> dict[str, Any]:
     seen = [platform.counters()]
 
     def still() -> bool:
-        time.sleep(0.15)
+        time.sleep(0.1)
         seen.append(platform.counters())
         return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3]
 

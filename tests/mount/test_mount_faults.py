@@ -179,11 +179,10 @@ def test_a_signal_ends_a_waiting_ls_at_once(
 ) -> None:
     mount = mounter(platform.url, timeout=600)
     listed = len(faults.seen)
-    with stalled(faults, lambda scope: scope["path"] == "/1/artifacts"):
-        with process("ls", mount.artifacts) as reader:
-            eventually(lambda: len(faults.seen) > listed, "the list is asked for")
-            reader.send_signal(sent)
-            assert reader.wait(timeout=10) == -sent
+    with stalled(faults, lambda scope: scope["path"] == "/1/artifacts"), process("ls", mount.artifacts) as reader:
+        eventually(lambda: len(faults.seen) > listed, "the list is asked for")
+        reader.send_signal(sent)
+        assert reader.wait(timeout=10) == -sent
 
 
 def test_a_data_href_on_another_origin_works_without_the_token(

@@ -46,7 +46,7 @@ def write_csv(path: Path) -> None:
 def write_png(path: Path) -> None:
     """A colour image of 640 by 480 (the PNG specification, section 5)."""
     width, height = 640, 480
-    rows = b"".join(b"\0" + bytes((x * y + shade) % 256 for x in range(width) for shade in range(3)) for y in range(height))
+    rows = b"".join(b"\0" + bytes(x * y // 3 % 256 for x in range(3 * width)) for y in range(height))
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -59,7 +59,8 @@ def write_png(path: Path) -> None:
 def write_hdf5(path: Path) -> None:
     """Two datasets, one of them in compressed chunks."""
     with h5py.File(path, "w") as file:
-        file.create_dataset("grid", data=np.arange(600_000, dtype="f8").reshape(600, 1000), chunks=(60, 100), compression=4)
+        grid = np.arange(600_000, dtype="f8").reshape(600, 1000)
+        file.create_dataset("grid", data=grid, chunks=(60, 100), compression=4)
         file.create_dataset("a/b/line", data=np.arange(100_000, dtype="i4"))
         file["grid"].attrs["unit"] = "mm"
 
@@ -87,7 +88,8 @@ def write_sqlite(path: Path) -> None:
     database = sqlite3.connect(path)
     with database:
         database.execute("CREATE TABLE reading (n INTEGER PRIMARY KEY, site TEXT, value REAL)")
-        database.executemany("INSERT INTO reading VALUES (?, ?, ?)", ((n, f"site {n % 13}", n / 7) for n in range(80_000)))
+        rows = ((n, f"site {n % 13}", n / 7) for n in range(80_000))
+        database.executemany("INSERT INTO reading VALUES (?, ?, ?)", rows)
         database.execute("CREATE INDEX by_site ON reading (site, value)")
     database.close()
 
@@ -232,13 +234,14 @@ SAME = [
     "unzip -p archive.zip folder/numbers.txt | sha256sum",
     "tar -tvzf archive.tar.gz && tar -xOzf archive.tar.gz noise | sha256sum",
     "gzip -t archive.tar.gz && zcat archive.tar.gz | sha256sum",
-    "sqlite3 'file:tables/survey.sqlite?mode=ro' 'pragma integrity_check; select site, sum(value) from reading group by site'",
+    "sqlite3 'file:tables/survey.sqlite?mode=ro' 'pragma integrity_check; select site, sum(n) from reading group by 1'",
     "sqlite3 tables/survey.sqlite 'pragma integrity_check; select count(*) from reading'",
     "sort -t, -k3,3 -k1,1n tables/sites.csv | sha256sum; awk -F, '{ s += $2 } END { print s }' tables/sites.csv",
-    "head -c 12345 tables/sites.csv; tail -c 12345 tables/sites.csv; tail -n 3 tables/sites.csv; head -n 3 tables/sites.csv",
+    "head -c 12345 tables/sites.csv; tail -c 12345 tables/sites.csv",
+    "head -n 3 tables/sites.csv; tail -n 3 tables/sites.csv; sed -n 40000p tables/sites.csv",
     "head -c 5000000 raw/random.bin | sha256sum; tail -c 5000000 raw/random.bin | sha256sum",
     "cmp raw/one-block.bin raw/one-block-and-a-byte.bin | cat; cmp model.nc model.nc",
-    "cat tables/empty.csv raw/*.bin | md5sum",
+    "cat tables/empty.csv raw/one*.bin | md5sum",
 ]
 """Scripts that must say the same in both folders, byte for byte."""
 
@@ -250,7 +253,9 @@ def test_programs_say_the_same_of_the_mount_as_of_the_originals(mount: Mount, lo
     assert said
 
 
-def test_reading_a_thousandth_of_1_gib_at_its_end_fetches_little(platform: Platform, local: Path, mounter: Mounter) -> None:
+def test_reading_the_end_of_1_gib_fetches_little(
+    platform: Platform, local: Path, mounter: Mounter
+) -> None:
     mount = mounter(platform.url)
     with (local / BIG).open("rb") as file:
         file.seek(-1000, os.SEEK_END)
@@ -292,7 +297,8 @@ def test_dd_reads_any_range(mount: Mount, local: Path) -> None:
         size = (local / name).stat().st_size
         skip, count = chance.randrange(size), int(10 ** chance.uniform(0, 7))
         block = chance.choice(["4K", "64K", "1M", "777"])
-        script = f"dd if={name} bs={block} skip={skip} count={count} iflag=skip_bytes,count_bytes status=none | sha256sum"
+        options = f"bs={block} skip={skip} count={count} iflag=skip_bytes,count_bytes status=none"
+        script = f"dd if={name} {options} | sha256sum"
         with (local / name).open("rb") as file:
             file.seek(skip)
             expected = hashlib.sha256(file.read(count)).hexdigest()
@@ -411,7 +417,7 @@ def test_whatever_would_write_is_refused_as_a_read_only_filesystem(mount: Mount,
     assert sorted(os.listdir(mount.artifacts)) == listing
 
 
-@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_CREAT | os.O_WRONLY | os.O_APPEND])
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_TRUNC, os.O_CREAT | os.O_APPEND | os.O_RDWR])
 def test_opening_for_writing_is_refused(mount: Mount, flags: int) -> None:
     for path in (mount.artifacts / "model.nc", next((mount.path / "by-id").iterdir()) / "artifact.json"):
         with pytest.raises(OSError) as caught:
@@ -420,7 +426,9 @@ def test_opening_for_writing_is_refused(mount: Mount, flags: int) -> None:
 
 
 def test_the_sdk_gets_back_what_it_sent(mount: Mount, sdk: SDK) -> None:
-    for artifact in sdk.list_artifacts():
+    listed = [sdk.get_artifact(item.id) for item in sdk.list_artifacts(limit=None)]
+    assert {artifact.name for artifact in listed} == set(FILES)
+    for artifact in listed:
         path = mount.artifacts / artifact.name
         assert path.stat().st_size == artifact.size
         assert os.getxattr(path, "user.mime_type").decode() == FILES[artifact.name][0]

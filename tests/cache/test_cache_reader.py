@@ -1,0 +1,486 @@
+"""The reader: the right bytes, each fetched once, whatever the source, other readers and signals do."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ivcapfs.cache.reader import RUN_BLOCKS, Reader
+from ivcapfs.config import CacheSettings
+from ivcapfs.errors import (
+    BadHandle,
+    Closing,
+    ConnectionBroken,
+    ContentChanged,
+    DeadlineExceeded,
+    Interrupted,
+    NotReady,
+    ProtocolError,
+)
+from ivcapfs.waits import never
+from tests.fakes import PATIENCE, Background, FakeSource, uuid_of, wait_until
+
+BLOCK = 64
+UUID = uuid_of(1)
+DATA = random.Random(1).randbytes(40 * BLOCK + 17)
+
+
+@contextlib.contextmanager
+def reading(source: FakeSource, *, bound: float = PATIENCE, **changes: int) -> Iterator[Reader]:
+    """Give a reader with small blocks, and end it."""
+    sizes = {
+        "block_size": BLOCK, "memory": 100 * BLOCK, "read_ahead": 8 * BLOCK, "read_ahead_total": 16 * BLOCK,
+        "workers": 4,
+    }  # fmt: skip
+    stop = threading.Event()
+    reader = Reader(
+        source, CacheSettings(**{**sizes, **changes}), origin="o", identity="i", bound=bound, stopped=stop.is_set
+    )
+    try:
+        yield reader
+    finally:
+        stop.set()
+        source.gate.set()
+        reader.shutdown()
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    source = FakeSource()
+    source.put(UUID, DATA)
+    return source
+
+
+@pytest.fixture
+def reader(source: FakeSource) -> Iterator[Reader]:
+    with reading(source) as reader:
+        yield reader
+
+
+def read(reader: Reader, offset: int = 0, size: int = len(DATA), uuid: str = UUID, length: int = len(DATA)) -> bytes:
+    """Read through a handle of its own."""
+    handle = reader.open(reader.blob(uuid, length))
+    try:
+        return reader.read(handle, offset, size, never)
+    finally:
+        reader.close(handle)
+
+
+def fetched(source: FakeSource, uuid: str = UUID) -> Counter[int]:
+    """Return how often each block was asked for."""
+    return Counter(
+        number
+        for asked, start, stop in source.requests
+        if asked == uuid
+        for number in range(start // BLOCK, -(-stop // BLOCK))
+    )
+
+
+# -- the right bytes ---------------------------------------------------------------------------------------------
+
+ranges = st.tuples(st.integers(0, 11 * BLOCK), st.integers(0, 6 * BLOCK))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10 * BLOCK), st.lists(ranges, max_size=12), st.integers(0, 12), st.integers(1, 3 * BLOCK))
+def test_any_reads_give_what_the_bytes_say(
+    length: int, reads: list[tuple[int, int]], blocks_kept: int, chunk: int
+) -> None:
+    source = FakeSource(chunk=chunk)
+    source.put(UUID, DATA[:length])
+    with reading(source, memory=blocks_kept * BLOCK) as reader:
+        handle = reader.open(reader.blob(UUID, length))
+        for offset, size in reads:
+            assert reader.read(handle, offset, size, never) == DATA[:length][offset : offset + size]
+
+
+@pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5])
+def test_reads_around_block_boundaries(length: int) -> None:
+    source, data = FakeSource(), DATA[:length]
+    source.put(UUID, data)
+    with reading(source) as reader:
+        handle = reader.open(reader.blob(UUID, length))
+        places = sorted({0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, length - 1, length, length + 1, 5 * BLOCK})
+        for begin in places:
+            for end in places:
+                assert reader.read(handle, begin, max(0, end - begin), never) == data[begin : max(begin, end)]
+    assert all(stop <= length for _, _, stop in source.requests)
+
+
+def test_an_empty_file_needs_no_request(source: FakeSource, reader: Reader) -> None:
+    assert read(reader, 0, 100, length=0) == b""
+    assert source.requests == []
+
+
+def test_reading_nothing_or_behind_the_end_needs_no_request(source: FakeSource, reader: Reader) -> None:
+    assert read(reader, 5, 0) == read(reader, len(DATA), 10) == read(reader, 10 * len(DATA), 10) == b""
+    assert source.requests == []
+
+
+@pytest.mark.parametrize("memory", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK])
+def test_a_cache_too_small_for_the_file_still_gives_the_right_bytes(source: FakeSource, memory: int) -> None:
+    with reading(source, memory=memory) as reader:
+        handle = reader.open(reader.blob(UUID, len(DATA)))
+        for step in (1000, 50, BLOCK, 333):
+            parts = [reader.read(handle, at, step, never) for at in range(0, len(DATA), step)]
+            assert b"".join(parts) == DATA
+        assert reader.cache.used <= memory
+
+
+def test_what_is_cached_is_not_fetched_again(source: FakeSource, reader: Reader) -> None:
+    assert read(reader) == DATA
+    asked = len(source.requests)
+    assert read(reader) == DATA
+    assert read(reader, 100, 1000) == DATA[100:1100]
+    assert len(source.requests) == asked
+    assert set(fetched(source).values()) == {1}
+
+
+def test_one_transfer_is_never_longer_than_a_run(source: FakeSource, reader: Reader) -> None:
+    read(reader)
+    assert max(stop - start for _, start, stop in source.requests) == RUN_BLOCKS * BLOCK
+
+
+def test_artifacts_do_not_mix(source: FakeSource, reader: Reader) -> None:
+    others = {uuid_of(number): random.Random(number).randbytes(5 * BLOCK) for number in range(2, 6)}
+    for uuid, data in others.items():
+        source.put(uuid, data)
+    callers = {uuid: Background(read, reader, 0, 5 * BLOCK, uuid, 5 * BLOCK) for uuid in others}
+    assert {uuid: caller.result() for uuid, caller in callers.items()} == others
+
+
+# -- each byte once ----------------------------------------------------------------------------------------------
+
+
+def test_many_readers_of_one_cold_file_fetch_each_byte_once(source: FakeSource, reader: Reader) -> None:
+    source.gate.clear()
+    callers = [Background(read, reader) for _ in range(8)]
+    source.await_requests(4)
+    source.gate.set()
+    assert [caller.result() for caller in callers] == [DATA] * 8
+    assert fetched(source) == Counter(range(41))
+
+
+def test_many_readers_going_through_one_file_fetch_each_byte_once(source: FakeSource, reader: Reader) -> None:
+    def go_through(step: int) -> bytes:
+        handle = reader.open(reader.blob(UUID, len(DATA)))
+        return b"".join(reader.read(handle, at, step, never) for at in range(0, len(DATA), step))
+
+    callers = [Background(go_through, step) for step in (10, 64, 100, 128, 500, 31, 64, 1000)]
+    assert [caller.result() == DATA for caller in callers] == [True] * 8
+    assert fetched(source) == Counter(range(41))
+
+
+def test_a_reader_joins_what_was_begun_ahead_for_another(source: FakeSource, reader: Reader) -> None:
+    handle = reader.open(reader.blob(UUID, len(DATA)))
+    reader.read(handle, 0, BLOCK, never)
+    reader.read(handle, BLOCK, BLOCK, never)
+    asked = source.requests[:]
+    assert asked == [(UUID, 0, BLOCK), (UUID, BLOCK, 3 * BLOCK)]
+    assert read(reader, 2 * BLOCK, BLOCK) == DATA[2 * BLOCK : 3 * BLOCK]
+    assert source.requests == asked
+
+
+# -- read-ahead --------------------------------------------------------------------------------------------------
+
+
+def test_a_single_read_fetches_its_own_blocks_and_no_more(source: FakeSource, reader: Reader) -> None:
+    read(reader, 10, 2 * BLOCK)
+    assert fetched(source) == Counter({0: 1, 1: 1, 2: 1})
+
+
+def test_with_read_ahead_off_only_what_is_read_is_fetched(source: FakeSource) -> None:
+    with reading(source, read_ahead=0) as reader:
+        handle = reader.open(reader.blob(UUID, len(DATA)))
+        for number in range(10):
+            reader.read(handle, number * BLOCK, BLOCK, never)
+            source.await_idle()
+            assert fetched(source) == Counter(range(number + 1))
+
+
+def test_the_budget_of_all_read_ahead_is_kept(source: FakeSource) -> None:
+    total, uuids, reads = 5, [uuid_of(number) for number in range(3)], 5
+    source.gate.clear()
+
+    def check() -> None:
+        raise Interrupted("a signal")  # the reader goes on, and its transfers stay under way
+
+    with reading(source, read_ahead_total=total * BLOCK) as reader:
+        blobs = [reader.blob(uuid, len(DATA)) for uuid in uuids]
+        for blob in blobs:
+            handle = reader.open(blob)
+            for at in range(reads):
+                with pytest.raises(Interrupted):
+                    reader.read(handle, at * BLOCK, BLOCK, check)
+        under_way = sum(len(blob.flying) for blob in blobs)
+    assert len(uuids) * reads < under_way <= len(uuids) * reads + total
+
+
+def test_many_readers_going_through_many_files_get_the_right_bytes(source: FakeSource) -> None:
+    uuids = [uuid_of(number) for number in range(8)]
+    for uuid in uuids:
+        source.put(uuid, DATA)
+    with reading(source, read_ahead_total=6 * BLOCK, memory=20 * BLOCK) as reader:
+
+        def go_through(uuid: str) -> bytes:
+            handle = reader.open(reader.blob(uuid, len(DATA)))
+            return b"".join(reader.read(handle, at, BLOCK, never) for at in range(0, len(DATA), BLOCK))
+
+        callers = [Background(go_through, uuid) for uuid in uuids]
+        assert all(caller.result() == DATA for caller in callers)
+
+
+def test_read_ahead_that_hangs_uses_up_its_budget_but_stops_no_reader(source: FakeSource) -> None:
+    other = uuid_of(2)
+    source.put(other, DATA)
+    with reading(source, read_ahead_total=2 * BLOCK, workers=8) as reader:
+        handle = reader.open(reader.blob(UUID, len(DATA)))
+        reader.read(handle, 0, BLOCK, never)
+        source.gate.clear()
+        waiting = Background(reader.read, handle, BLOCK, BLOCK, never)
+        source.await_requests(2)
+        blocks = [Background(read, reader, at * BLOCK, BLOCK, other) for at in range(4)]
+        source.await_requests(6)
+        assert fetched(source, other) == Counter(range(4))
+        source.gate.set()
+        assert waiting.result() == DATA[BLOCK : 2 * BLOCK]
+        assert [block.result() for block in blocks] == [DATA[at * BLOCK : (at + 1) * BLOCK] for at in range(4)]
+
+
+def test_failed_read_ahead_gives_its_budget_back(source: FakeSource) -> None:
+    other = uuid_of(2)
+    source.put(other, DATA)
+    with reading(source, read_ahead_total=3 * BLOCK, read_ahead=2 * BLOCK) as reader:
+        source.failing = ConnectionBroken("gone")
+        blob = reader.blob(UUID, len(DATA))
+        for _ in range(20):
+            handle = reader.open(blob)
+            for at in range(20, 24):
+                with pytest.raises(ConnectionBroken):
+                    reader.read(handle, at * BLOCK, BLOCK, never)
+        wait_until(lambda: not blob.flying)
+        source.failing = None
+        handle = reader.open(reader.blob(other, len(DATA)))
+        for at in range(3):
+            assert reader.read(handle, at * BLOCK, BLOCK, never) == DATA[at * BLOCK : (at + 1) * BLOCK]
+        wait_until(lambda: fetched(source, other) == Counter(range(5)))
+
+
+def test_a_failed_read_ahead_disturbs_nobody(source: FakeSource, reader: Reader) -> None:
+    handle = reader.open(reader.blob(UUID, len(DATA)))
+    reader.read(handle, 0, BLOCK, never)
+    reader.read(handle, BLOCK // 2, BLOCK // 2, never)
+    source.await_idle()
+    for at in range(1, 40):
+        source.await_idle()
+        wanted = DATA[at * BLOCK : (at + 1) * BLOCK]
+        with contextlib.suppress(ConnectionBroken):
+            source.failures = [] if at % 3 else [ConnectionBroken("gone")]
+            assert reader.read(handle, at * BLOCK, BLOCK, never) == wanted
+        source.await_idle()
+        source.failures = []
+        assert reader.read(handle, at * BLOCK, BLOCK, never) == wanted
+
+
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [ConnectionBroken("gone"), NotReady("pending"), ZeroDivisionError("a bug")])
+def test_a_failure_is_raised_and_not_kept(source: FakeSource, reader: Reader, failure: Exception) -> None:
+    source.failures = [failure]
+    with pytest.raises(type(failure)):
+        read(reader, 0, BLOCK)
+    assert read(reader, 0, BLOCK) == DATA[:BLOCK]
+    assert fetched(source) == Counter({0: 2})
+
+
+def test_all_who_wait_for_a_failing_block_are_told(source: FakeSource, reader: Reader) -> None:
+    source.gate.clear()
+    source.failing = ConnectionBroken("gone")
+    callers = [Background(read, reader, 0, BLOCK) for _ in range(5)]
+    source.await_requests(1)
+    source.gate.set()
+    assert {type(caller.exception()) for caller in callers} == {ConnectionBroken}
+
+
+def test_missing_bytes_are_an_error_and_never_a_short_read(source: FakeSource, reader: Reader) -> None:
+    source.extra = -1
+    with pytest.raises(ProtocolError):
+        read(reader, 0, 3 * BLOCK)
+    source.extra = 0
+    assert read(reader, 0, 3 * BLOCK) == DATA[: 3 * BLOCK]
+    assert fetched(source) == Counter({0: 1, 1: 1, 2: 2})  # those that came whole were kept
+
+
+def test_bytes_too_many_do_not_get_into_the_file(source: FakeSource, reader: Reader) -> None:
+    source.extra = 2 * BLOCK + 3
+    with contextlib.suppress(ProtocolError):
+        assert read(reader, 0, 3 * BLOCK) == DATA[: 3 * BLOCK]
+    source.extra = 0
+    assert read(reader) == DATA
+
+
+def test_a_wait_that_lasts_too_long_ends_at_the_bound(source: FakeSource) -> None:
+    with reading(source, bound=0.1) as reader:
+        source.gate.clear()
+        with pytest.raises(DeadlineExceeded):
+            read(reader, 0, BLOCK)
+
+
+def test_a_closed_handle_cannot_be_read(reader: Reader) -> None:
+    handle = reader.open(reader.blob(UUID, len(DATA)))
+    reader.close(handle)
+    with pytest.raises(BadHandle):
+        reader.read(handle, 0, 1, never)
+
+
+# -- changed content ---------------------------------------------------------------------------------------------
+
+NEW = bytes(reversed(DATA))
+
+
+@pytest.mark.parametrize("heeds", [True, False], ids=["the source compares", "we compare"])
+@pytest.mark.parametrize("new", [NEW, NEW[:-1], NEW + b"!"], ids=["as long", "shorter", "longer"])
+def test_an_open_file_never_shows_a_mixture(source: FakeSource, reader: Reader, heeds: bool, new: bytes) -> None:
+    source.heeds = heeds
+    handle = reader.open(reader.blob(UUID, len(DATA)))
+    assert reader.read(handle, 0, 4 * BLOCK, never) == DATA[: 4 * BLOCK]
+    source.put(UUID, new, '"2"')
+    for _ in range(2):
+        with pytest.raises(ContentChanged):
+            reader.read(handle, 2 * BLOCK, 4 * BLOCK, never)
+    assert reader.read(handle, 0, 4 * BLOCK, never) == DATA[: 4 * BLOCK]
+    assert len(source.requests) == 2  # once it is known, nobody is asked again
+
+
+def test_who_opens_afterwards_gets_the_new_content_while_the_old_handle_stays_stale(
+    source: FakeSource, reader: Reader
+) -> None:
+    old_blob = reader.blob(UUID, len(DATA))
+    old = reader.open(old_blob)
+    reader.read(old, 0, BLOCK, never)
+    source.put(UUID, NEW, '"2"')
+    with pytest.raises(ContentChanged):
+        reader.read(old, BLOCK, BLOCK, never)
+    assert reader.blob(UUID, len(NEW)) is not old_blob
+    assert read(reader) == NEW
+    with pytest.raises(ContentChanged):
+        reader.read(old, BLOCK, BLOCK, never)
+    assert reader.read(old, 0, BLOCK, never) == DATA[:BLOCK]
+
+
+def test_a_record_with_another_size_has_other_content(source: FakeSource, reader: Reader) -> None:
+    blob = reader.blob(UUID, len(DATA))
+    assert reader.blob(UUID, len(DATA)) is blob
+    assert reader.blob(UUID, len(DATA) + 1) is not blob
+
+
+def test_a_content_of_another_size_than_the_record_says_is_refused(source: FakeSource, reader: Reader) -> None:
+    for length in (len(DATA) - 1, len(DATA) + 1):
+        with pytest.raises(ContentChanged):
+            read(reader, 0, 10, length=length)
+    assert read(reader, 0, 10) == DATA[:10]
+
+
+def test_content_that_changes_during_a_read_gives_all_of_one_or_an_error(source: FakeSource) -> None:
+    chance = random.Random(3)
+    with reading(source, memory=2 * BLOCK) as reader:
+        stop = threading.Event()
+
+        def change() -> None:
+            for number in range(10_000):
+                source.put(UUID, (DATA, NEW)[number % 2], f'"{number % 2}"')
+                if stop.wait(0.0005):
+                    return
+
+        changing = Background(change)
+        seen = Counter[str]()
+        for _ in range(400):
+            offset, size = chance.randrange(len(DATA)), chance.randrange(1, 30 * BLOCK)
+            try:
+                data = read(reader, offset, size)
+            except ContentChanged:
+                seen["stale"] += 1
+            else:
+                assert data in (DATA[offset : offset + size], NEW[offset : offset + size])
+                seen["right"] += 1
+        stop.set()
+        changing.result()
+    assert seen["right"]
+
+
+# -- endings -----------------------------------------------------------------------------------------------------
+
+
+def test_a_read_that_waits_ends_when_its_caller_is_interrupted_and_the_bytes_come_all_the_same(
+    source: FakeSource, reader: Reader
+) -> None:
+    source.gate.clear()
+    signal = threading.Event()
+
+    def check() -> None:
+        if signal.is_set():
+            raise Interrupted("a signal")
+
+    handle = reader.open(reader.blob(UUID, len(DATA)))
+    waiting = Background(reader.read, handle, 0, BLOCK, check)
+    source.await_requests(1)
+    signal.set()
+    assert isinstance(waiting.exception(), Interrupted)
+    assert not source.gate.is_set()
+    source.gate.set()
+    assert reader.read(handle, 0, BLOCK, never) == DATA[:BLOCK]
+    assert len(source.requests) == 1
+
+
+def test_one_reader_interrupted_does_not_end_the_others(source: FakeSource, reader: Reader) -> None:
+    source.gate.clear()
+    others = [Background(read, reader, 0, BLOCK) for _ in range(3)]
+    source.await_requests(1)
+
+    def check() -> None:
+        raise Interrupted("a signal")
+
+    with pytest.raises(Interrupted):
+        reader.read(reader.open(reader.blob(UUID, len(DATA))), 0, BLOCK, check)
+    source.gate.set()
+    assert [other.result() for other in others] == [DATA[:BLOCK]] * 3
+
+
+def test_the_end_of_the_mount_ends_what_waits_and_what_is_under_way(source: FakeSource) -> None:
+    closing = threading.Event()
+
+    def check() -> None:
+        if closing.is_set():
+            raise Closing("the mount is being taken down")
+
+    settings = CacheSettings(block_size=BLOCK, memory=10 * BLOCK, workers=1)
+    reader = Reader(source, settings, origin="o", identity="i", bound=PATIENCE, stopped=closing.is_set)
+    blob = reader.blob(UUID, len(DATA))
+    reader.read(reader.open(blob), 0, BLOCK, never)
+    source.gate.clear()
+    waiting = [Background(reader.read, reader.open(blob), at * BLOCK, BLOCK, check) for at in (2, 4, 6)]
+    source.await_requests(2)
+    closing.set()
+    reader.shutdown()
+    assert {type(caller.exception()) for caller in waiting} == {Closing}
+    source.await_idle()
+    assert not source.gate.is_set()
+
+
+def test_after_the_end_what_is_cached_can_be_read_and_the_rest_says_closing(
+    source: FakeSource, reader: Reader
+) -> None:
+    assert read(reader, 0, BLOCK) == DATA[:BLOCK]
+    reader.shutdown()
+    assert read(reader, 0, BLOCK) == DATA[:BLOCK]
+    for _ in range(2):
+        with pytest.raises(Closing):
+            read(reader, 0, 2 * BLOCK)
