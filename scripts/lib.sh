@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the scripts in this folder share. Sourced, never run:
 #
-#   setup server|test     system packages and the virtual environment; returns at once when nothing is to do
+#   setup EXTRA           server, test or bench: system packages and the virtual environment; returns at once when
+#                         nothing is to do
 #   fuse_mounts           the ivcapfs mounts of this machine, one line each
 #   leftovers_clean       looks for what a tagged run left behind, and removes it
 #
@@ -19,13 +20,17 @@ die() { say "$*"; exit 1; }
 
 # --- system packages -------------------------------------------------------------------------------------------------
 
-# A Debian package and the command by whose presence it is recognised.
+# A Debian package and the command, or the library, by whose presence it is recognised.
 # shellcheck disable=SC2034 # read by name, in missing_packages
 packages_server=(fuse3:fusermount3 attr:getfattr)
+# shellcheck disable=SC2034
+packages_bench=("${packages_server[@]}" nginx-light:nginx rclone:rclone fio:fio curl:curl openssl:openssl
+  libfuse2:libfuse.so.2)
 # shellcheck disable=SC2034
 packages_test=("${packages_server[@]}" rsync:rsync sqlite3:sqlite3 unzip:unzip zip:zip file:file procps:ps git:git)
 
 have() { type -P -- "$1" >/dev/null; }
+have_library() { PATH=$PATH:/sbin ldconfig -p | grep -wF -e "$1" >/dev/null; }
 
 # The first interpreter that is new enough and can make a virtual environment. Each candidate is run, not only looked
 # for: a version manager's shim may exist without the version behind it, and Debian's python3 lacks ensurepip without
@@ -47,7 +52,10 @@ find_python() {
 missing_packages() {
   local list="packages_$1[@]" entry
   for entry in "${!list}"; do
-    have "${entry#*:}" || printf '%s\n' "${entry%%:*}"
+    case "${entry#*:}" in
+      *.so.*) have_library "${entry#*:}" || printf '%s\n' "${entry%%:*}" ;;
+      *) have "${entry#*:}" || printf '%s\n' "${entry%%:*}" ;;
+    esac
   done
   if ! venv_works && ! find_python >/dev/null; then
     printf '%s\n' python3 python3-venv
@@ -83,7 +91,7 @@ install_packages() {
 
 # --- virtual environment ---------------------------------------------------------------------------------------------
 
-# stamp_for EXTRA: what the stamp file says when the environment is complete. Fails when its Python does not run.
+# stamp_for EXTRAS: what the stamp file says when the environment is complete. Fails when its Python does not run.
 stamp_for() {
   local version hash
   version=$("$venv/bin/python" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null) || return 1
@@ -91,15 +99,15 @@ stamp_for() {
   printf 'venv %s\npython %s\nproject %s\npyproject %s\nextra %s\n' "$venv" "$version" "$root" "${hash%% *}" "$1"
 }
 
-# venv_is_ready EXTRA: complete for it; the test environment is also the server's.
+# stamped_extras: what a complete environment was made for, with commas between; nothing where there is none.
+stamped_extras() { sed -n 's/^extra //p' -- "$stamp" 2>/dev/null || true; }
+
+# venv_is_ready EXTRA: complete for it; every environment is also the server's.
 venv_is_ready() {
-  [[ -f $stamp ]] || return 1
-  local want have_stamp
-  have_stamp=$(<"$stamp")
-  for want in "$1" test; do
-    [[ $have_stamp == "$(stamp_for "$want")" ]] && return 0
-  done
-  return 1
+  local extras
+  extras=$(stamped_extras)
+  [[ -n $extras && $(<"$stamp") == "$(stamp_for "$extras")" ]] || return 1
+  [[ $1 == server || ,$extras, == *,"$1",* ]]
 }
 
 # It runs, it was finished (an interrupted set-up leaves no stamp), it was not moved, and its Python is the same.
@@ -125,16 +133,17 @@ venv_make() {
 
 # venv_fill EXTRA: under the lock. It never shrinks: an environment for the tests stays one.
 venv_fill() {
-  local extra=$1
+  local extras
   venv_works || venv_make
-  if [[ -f $stamp ]] && grep -qx 'extra test' -- "$stamp"; then
-    extra="test"
+  extras=$(stamped_extras)
+  if [[ ,$extras, != *,"$1",* ]]; then
+    extras=${extras:+$extras,}$1
   fi
   rm -f -- "$stamp"
-  say "installing ivcapfs[$extra] and what it depends on"
+  say "installing ivcapfs[$extras] and what it depends on"
   "$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check \
-    --editable "${root}[$extra]" </dev/null 9>&-
-  stamp_for "$extra" >"$stamp.new"
+    --editable "${root}[$extras]" </dev/null 9>&-
+  stamp_for "$extras" >"$stamp.new"
   mv -- "$stamp.new" "$stamp"
 }
 

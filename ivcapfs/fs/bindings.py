@@ -44,7 +44,7 @@ class Pin:
         content: its bytes, or what stands for them as long as they cannot change.
         count: open handles.
         forgotten: done once the kernel has forgotten what it knew before; None where there was nothing to forget.
-        keep_cache: whether pages cached before the first open are of this content.
+        keep_cache: whether all pages that the kernel holds are of this content.
     """
 
     node: Node
@@ -133,12 +133,17 @@ class Bindings:
             raise
         return pin
 
+    def confirm(self, path: str) -> None:
+        """The kernel read through a handle of a path. Only now is it sure that it got our answer to the open, and so
+        that it dropped whatever pages it had of other content."""
+        with self._lock:
+            self._pins[path].keep_cache = True
+
     def unpin(self, path: str, *, was_read: bool) -> None:
         """One handle of a path is closed; with the last one the path may be rebound.
 
         Args:
-            was_read: whether the kernel read through the handle. Only then is it sure that it got our answer to the
-                open, and so that all pages it holds are of this content.
+            was_read: whether the kernel read through the handle; see `confirm`.
         """
         with self._lock:
             pin = self._pins[path]

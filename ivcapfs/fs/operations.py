@@ -162,9 +162,11 @@ class Operations:
 
     @answers
     def read_into(self, handle: int, size: int, offset: int, sink: Sink) -> int:
-        """Hand the bytes of [offset, offset + size) to `sink` and return how many, fewer only at the end of the file."""
+        """Hand the bytes of [offset, offset + size) to `sink`; return how many, fewer only at the end of the file."""
         file = self._file(handle)
-        file.was_read = True
+        if not file.was_read:
+            file.was_read = True
+            self._bindings.confirm(file.path)
         if isinstance(file.reading, Handle):
             return self._reader.read_into(file.reading, offset, size, sink, self._check)
         piece = memoryview(file.reading)[offset : offset + size]
