@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from ivcapfs.cache.block import Block
 
-SMALLEST = 4096
+SMALLEST = 64
 MAPPED = 1024 * 1024
 """From this size on a buffer is mapped by itself, with huge pages where the kernel has them."""
 

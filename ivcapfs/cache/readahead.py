@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ivcapfs.config import KIB, MIB
-
-FIRST_WINDOW = 512 * KIB
-NEAR_BEHIND = 4 * MIB
-NEAR_AHEAD = 2 * MIB
-LONGEST = 8 * MIB
-"""Bytes of one transfer."""
+FIRST_WINDOW = 4
+NEAR_BEHIND = 32
+NEAR_AHEAD = 16
+LONGEST = 64
+"""Of one transfer. All four in smallest blocks."""
 ENOUGH = 400_000_000
 """Bytes per second: connections are added until they carry this together."""
 MOST_TRANSFERS = 16
@@ -33,12 +31,16 @@ SMOOTHING = 0.3
 class ReadAhead:
     """The read-ahead of one open file. All sizes in bytes.
 
+    Args:
+        block: the smallest block.
+
     Attributes:
         front: how far the reader has got.
         ahead: how far the read-ahead has got.
         size: of the window now.
     """
 
+    block: int
     front: int = 0
     ahead: int = 0
     size: int = 0
@@ -51,7 +53,7 @@ class ReadAhead:
             largest: how far the window may grow now; 0: no read-ahead.
         """
         end = offset + size
-        near = self.front - NEAR_BEHIND <= offset <= self.front + NEAR_AHEAD
+        near = self.front - NEAR_BEHIND * self.block <= offset <= self.front + NEAR_AHEAD * self.block
         first, self.started = not self.started, True
         if first or not near:
             self.front, self.ahead, self.size = end, end, 0
@@ -59,7 +61,7 @@ class ReadAhead:
         self.front = max(self.front, end)
         if largest == 0 or self.front + self.size // 2 < self.ahead:
             return 0
-        self.size = min(max(self.size * 2, FIRST_WINDOW), largest)
+        self.size = min(max(self.size * 2, FIRST_WINDOW * self.block), largest)
         self.ahead = max(self.ahead, self.front + self.size)
         return max(0, self.ahead - end)
 
@@ -69,15 +71,27 @@ class ReadAhead:
         self.size = max(self.ahead - self.front, 0)
 
 
+    @property
+    def transfer(self) -> int:
+        """How long the transfers of the window should be: half of it, a power of two, and not over `LONGEST`."""
+        half = max(self.block, min(LONGEST * self.block, self.size // 2))
+        return 1 << (half.bit_length() - 1)
+
+
 @dataclass(slots=True)
 class Pace:
-    """How fast one connection is, as seen lately, and what follows for the windows."""
+    """How fast one connection is, as seen lately, and what follows for the windows.
 
+    Args:
+        block: the smallest block, in bytes.
+    """
+
+    block: int
     rate: float = 0.0
 
     def note(self, size: int, seconds: float) -> None:
         """Note a finished transfer of so many bytes; short ones tell more of the latency than of the rate."""
-        if size >= MIB and seconds > 0:
+        if size >= LONGEST * self.block // 8 and seconds > 0:
             rate = size / seconds
             self.rate = rate if not self.rate else (1 - SMOOTHING) * self.rate + SMOOTHING * rate
 
@@ -88,10 +102,4 @@ class Pace:
 
     def largest(self, limit: int) -> int:
         """Return the largest useful window, within `limit` bytes."""
-        return min(limit, self.transfers * LONGEST)
-
-
-def transfer_size(window: int, least: int) -> int:
-    """Return how long the transfers of a window should be: half of it, and not over `LONGEST`."""
-    half = max(least, min(LONGEST, window // 2))
-    return 1 << (half.bit_length() - 1)
+        return min(limit, self.transfers * LONGEST * self.block)

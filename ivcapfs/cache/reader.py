@@ -13,13 +13,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
 from ivcapfs.cache.block import Block
 from ivcapfs.cache.memory import Memory
-from ivcapfs.cache.readahead import LONGEST, Pace, ReadAhead, transfer_size
+from ivcapfs.cache.readahead import LONGEST, Pace, ReadAhead
 from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
 from ivcapfs.errors import BadHandle, Closing, DeadlineExceeded
@@ -38,7 +38,7 @@ class Handle:
     """One open file."""
 
     blob: Blob
-    ahead: ReadAhead = field(default_factory=ReadAhead)
+    ahead: ReadAhead
     is_open: bool = True
 
 
@@ -73,7 +73,7 @@ class Reader:
         self._owners: dict[int, Blob] = {}  # of each block, by its identity; guarded by _lock
         self._memory = Memory(settings.memory, self._forget)  # guarded by _lock
         self._blobs: LRUCache[str, Blob] = LRUCache(BLOBS)  # guarded by _lock
-        self._pace = Pace()  # guarded by _lock
+        self._pace = Pace(settings.block_size)  # guarded by _lock
         self._ahead = 0  # transfers of blocks that nobody waits for; guarded by _lock
 
     def blob(self, uuid: str, size: int) -> Blob:
@@ -90,7 +90,7 @@ class Reader:
 
     def open(self, blob: Blob) -> Handle:
         """Open an artifact for reading; makes no request."""
-        return Handle(blob)
+        return Handle(blob, ReadAhead(self._settings.block_size))
 
     def close(self, handle: Handle) -> None:
         """Close a handle; transfers under way for it go on, others may want their blocks."""
@@ -161,7 +161,7 @@ class Reader:
         blob, claimed = handle.blob, list[Block]()
         largest = self._pace.largest(min(self._settings.read_ahead, self._fair_share()))
         window = handle.ahead.window(start, end - start, largest)
-        length = transfer_size(handle.ahead.size, self._settings.block_size)
+        length = handle.ahead.transfer
         needed: list[Block] = []
         position = start
         while position < end:
@@ -208,7 +208,7 @@ class Reader:
         unit = self._settings.block_size
         first = position // unit
         last = first + 1
-        stop = min(-(-min(position + length, blob.size) // unit), first + LONGEST // unit)
+        stop = min(-(-min(position + length, blob.size) // unit), first + LONGEST)
         while last < stop and last not in blob.blocks:
             last += 1
         start, end = first * unit, min(last * unit, blob.size)

@@ -101,7 +101,7 @@ def transfer(blob: Blob, block: Block, source: BlobSource, stopped: Callable[[],
                 block.advance(got)
         if not block.is_whole:
             raise ProtocolError(f"artifact {blob.uuid}: {block.filled} bytes came instead of {block.size}")
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - handed on to every reader that waits
         if isinstance(exc, ContentChanged):
             blob.mark_changed(exc)
         return exc

@@ -34,8 +34,8 @@ from ivcapfs.errors import (
     TransportError,
 )
 from ivcapfs.fs.bindings import Bindings
-from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.keptstderr import KeptStderr
+from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.mountpoint import unmount_lazily
 from ivcapfs.fs.operations import Operations
 
