@@ -3,7 +3,8 @@
     cli         the command: options, the outputs
     runner      which work with which peer, in which order; failures stay with the peer that failed
     works       what is timed                 counting    what is asked of the server
-    peers       who is timed                  targets     what ivcapfs has promised
+    peer        who is timed                  targets     what ivcapfs has promised
+    peers  ours                               all of them
     world       nginx, platforms, shaper, files: everything that a run needs, and its end
     nginx  platforms  content  shaper         the parts of the world
     processes  mounts                         child processes and mounts, bounded in time

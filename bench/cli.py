@@ -18,7 +18,8 @@ from rich.console import Console
 from bench import machine, markdown, svg
 from bench.content import FULL, QUICK
 from bench.figures import Report, from_json, to_json
-from bench.peers import TITLES, all_peers
+from bench.peer import TITLES
+from bench.peers import all_peers
 from bench.processes import StepFailed, Stopped, stopping_signals
 from bench.runner import WORK_NAMES, Runner
 from bench.table import show

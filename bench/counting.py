@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import fio
 from bench.content import BIG, KIB, ONE
 from bench.figures import Count
-from bench.peers import Mounter
+from bench.peer import Mounter
 from bench.processes import StepFailed
 from bench.works import Session, session
 from bench.world import Via, World

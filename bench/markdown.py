@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench.content import GIB, KIB, MIB
 from bench.figures import FIGURES, Report, printed
-from bench.peers import TITLES
+from bench.peer import TITLES
 from bench.table import COLUMNS, WHATS, cells, failures, heading, yardsticks
 from bench.targets import judge
 

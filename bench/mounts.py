@@ -47,6 +47,9 @@ def mounted(
             time.sleep(0.005)
         yield daemon
         daemon.check()
+    except BaseException:
+        daemon.kill()  # whoever still waits for it gets an error now
+        raise
     finally:
         unmount(point)
         if not daemon.wait(_UNMOUNT_SECONDS):
@@ -81,12 +84,26 @@ def fuse_is_open_to_all() -> bool:
         return False
 
 
+def namespace_is_ours() -> bool:
+    """Tell whether nobody but us sees what we mount: `scripts/bench` has made us a mount namespace."""
+    return os.environ.get("IVCAPFS_BENCH_NAMESPACE") == "1"
+
+
+def bind(what: Path, where: Path) -> None:
+    """Show `what` at `where`, for reading only, until it is unmounted or our mount namespace ends.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it cannot be.
+    """
+    subprocess.run(["mount", "-o", "bind,ro", str(what), str(where)], check=True, capture_output=True, timeout=10)
+
+
 def open_fuse_privately(folder: Path) -> None:
     """Let ordinary users open /dev/fuse in our own mount namespace only, as udev does it for all on a usual system.
 
     Does nothing where it cannot: the peer that needs it is then left out.
     """
-    if os.environ.get("IVCAPFS_BENCH_NAMESPACE") != "1" or fuse_is_open_to_all() or not _FUSE_DEVICE.exists():
+    if not namespace_is_ours() or fuse_is_open_to_all() or not _FUSE_DEVICE.exists():
         return
     node = folder / "fuse"
     try:

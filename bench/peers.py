@@ -1,6 +1,6 @@
-"""Who is timed: programs that fetch a file, and programs that mount. Each knows only how it is started.
+"""Who is timed beside ivcapfs: programs that fetch files, and programs that mount. Each knows only how it is started.
 
-Used by `bench.works` and `bench.counting`. Peers hold no state but their settings; one thread.
+Used by `bench.cli`, which asks for all of them. One thread.
 """
 
 from __future__ import annotations
@@ -10,69 +10,14 @@ import importlib.util
 import itertools
 import json
 import os
-import pwd
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from bench.mounts import fuse_is_open_to_all
+from bench.ours import Ivcapfs
+from bench.peer import RANGES, STEP_SECONDS, Fetched, Fetcher, Mounter, Peer, dd
 from bench.processes import StepFailed, run, run_together
 from bench.world import ROOT, Via, World
-
-STEP_SECONDS = 300.0
-RANGES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """How long it took to fetch bytes, the CPU seconds it cost, and the peak of the memory where that is known."""
-
-    seconds: float
-    cpu: float
-    memory: int | None = None
-
-
-class Peer(ABC):
-    """Somebody who is timed."""
-
-    name: str
-
-    @abstractmethod
-    def missing(self, world: World) -> str | None:
-        """Say why it cannot take part on this machine; None: it can."""
-
-
-class Fetcher(Peer):
-    """A peer that only fetches whole files."""
-
-    @abstractmethod
-    def fetch(self, world: World, folder: str, via: Via) -> Fetched:
-        """Fetch all files of a folder at the same time.
-
-        Raises:
-            StepFailed: it could not, or not all bytes came.
-        """
-
-
-class Mounter(Peer):
-    """A peer that mounts a folder; its command stays in the foreground."""
-
-    owner: int | None = None  # who mounts and reads, if not us
-    reader: tuple[str, ...] = ()  # the words before the command of a program that reads from the mount
-
-    @abstractmethod
-    def command(self, world: World, folder: str, via: Via, step: Path) -> list[str]:
-        """Return the command that mounts at ``mnt`` in `step`, where it may also keep what it needs."""
-
-    def environment(self, world: World, via: Via) -> dict[str, str]:
-        """Return what the command needs in its environment."""
-        return world.trust(via)
-
-    def place(self, step: Path, _folder: str) -> Path:
-        """Return where a folder's files are, once mounted."""
-        return step / "mnt"
 
 
 class Curl(Fetcher):
@@ -194,68 +139,6 @@ class FsspecFuse(Mounter):
         return os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")
 
 
-class Ivcapfs(Mounter):
-    """ivcapfs itself.
-
-    Args:
-        options: further mount options, as for ``-o``.
-        ordinary: mount and read as an ordinary user (nobody), though we are root.
-    """
-
-    def __init__(self, options: str = "", *, ordinary: bool = False) -> None:
-        self.name = "ivcapfs-user" if ordinary else "ivcapfs"
-        self._options = ["-o", options] if options else []
-        self._ordinary = ordinary
-        if ordinary:
-            nobody = pwd.getpwnam("nobody")
-            self.owner = nobody.pw_uid
-            words = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
-            self.reader = (*words, "--inh-caps=-all", "--")
-
-    def missing(self, world: World) -> str | None:
-        """See `Peer`."""
-        if not self._ordinary:
-            return None
-        if os.geteuid() != 0:
-            return "the whole run is without privileges: 'ivcapfs' is this"
-        if not fuse_is_open_to_all():
-            return "ordinary users may not open /dev/fuse: chmod 666 /dev/fuse"
-        try:
-            run([*self.reader, world.python, "-c", "import ivcapfs.cli"], timeout=60, env={"PYTHONPATH": str(ROOT)})
-        except StepFailed as exc:
-            return f"the user nobody cannot run it ({exc})"
-        return None
-
-    def command(self, world: World, folder: str, via: Via, step: Path) -> list[str]:
-        """See `Mounter`."""
-        words = ("mount", "-f", *self._options, world.api_url(folder, via), str(step / "mnt"))
-        return [*self.reader, world.python, "-m", "ivcapfs", *words]
-
-    def environment(self, world: World, via: Via) -> dict[str, str]:
-        """See `Mounter`."""
-        home = {"HOME": "/nonexistent"} if self._ordinary else {}
-        return {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **home, **world.trust(via)}
-
-    def place(self, step: Path, folder: str) -> Path:
-        """See `Mounter`."""
-        return step / "mnt" / "artifacts" / folder
-
-
-TITLES = {
-    "curl": "curl",
-    f"curl-{RANGES}": f"curl, {RANGES} ranges at once",
-    "local": "a local file in page cache",
-    "sdk": "SDK as_local_file",
-    "rclone-off": "rclone mount (off)",
-    "rclone-full": "rclone mount (full)",
-    "rclone-best": "rclone mount (best)",
-    "fsspec": "fsspec FUSE",
-    "ivcapfs": "ivcapfs",
-    "ivcapfs-user": "ivcapfs (user)",
-}
-"""How the peers are called in print."""
-
-
 def all_peers(options: str = "") -> dict[str, Peer]:
     """Return every peer by name.
 
@@ -287,11 +170,6 @@ def best_rclone_options() -> list[str]:
     if "--vfs-read-chunk-streams" in offered:
         options += ["--vfs-read-chunk-streams", str(RANGES), "--vfs-read-chunk-size", "8M"]
     return options
-
-
-def dd(path: Path) -> list[str]:
-    """Return the command that reads a file from its beginning to its end."""
-    return ["dd", f"if={path}", "of=/dev/null", "bs=1M"]
 
 
 def _fetched(commands: list[list[str]], size: int) -> Fetched:

@@ -1,19 +1,19 @@
 """Child processes: run to their end within a time limit, or kept in the background; what they cost.
 
-Used by every module that starts a program. For one thread: a time limit is kept by a timer thread that kills the
-child's whole session, so that a reader stuck in a mount cannot outlive it. Costs come from wait4(2) for what has
-ended, and from /proc/PID/stat and status for what still runs (proc_pid_stat(5)).
+Used by every module that starts a program. For one thread. Each child has a session of its own, which is ended as a
+whole. Costs come from wait4(2) for what has ended, and from /proc/PID/stat and status for what still runs
+(proc_pid_stat(5)).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,19 +114,14 @@ def run_together(
             child = _start(command, out, err, env)
             stack.callback(_end, child, grace=0.0)
             children.append((child, out, err))
-        overdue = threading.Event()
-        timer = threading.Timer(timeout, _kill_all, ([child for child, _, _ in children], overdue))
-        timer.daemon = True
-        timer.start()
-        stack.callback(timer.cancel)
         finished = []
         for (child, out, err), command in zip(children, commands, strict=True):
-            _, status, usage = os.wait4(child.pid, 0)
+            if not _ends(child.pid, started + timeout - time.perf_counter()):
+                raise StepFailed(f"timed out after {timeout:g} s")
             seconds = time.perf_counter() - started
+            _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)  # reaped here: Popen need not wait for it
             output, errors = (_text(stream) for stream in (out, err))
-            if overdue.is_set():
-                raise StepFailed(f"timed out after {timeout:g} s")
             if child.returncode:
                 raise StepFailed(_reason(command, child.returncode, errors or output))
             finished.append(Finished(seconds, usage.ru_utime + usage.ru_stime, output, errors))
@@ -177,6 +172,10 @@ class Daemon:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
         return self._process.returncode is not None
+
+    def kill(self) -> None:
+        """End it and what it started at once."""
+        _end(self._process, grace=0.0)
 
     def stop(self) -> None:
         """End it and what it started, by force if need be."""
@@ -236,15 +235,22 @@ def _dying_with_us() -> tuple[str, ...]:
     return ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
-def _kill_all(children: Sequence[subprocess.Popen[bytes]], overdue: threading.Event) -> None:
-    overdue.set()
-    for child in children:
-        if child.returncode is None:
-            _signal(child, signal.SIGKILL)
+def _ends(pid: int, within: float) -> bool:
+    """Wait for a child's end without reaping it; tell whether it came within so many seconds."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        return bool(waiting.poll(max(within, 0.0) * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def _end(child: subprocess.Popen[bytes], *, grace: float) -> None:
-    """End a child and its session: politely for so long, then by force. Whatever it left in its session goes, too."""
+    """End a child and its session: politely for so long, then by force.
+
+    A reader that waits for a mount can be killed only once the mount is gone: it is left, and reaped later.
+    """
     if child.poll() is None and grace:
         _signal(child, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

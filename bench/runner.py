@@ -11,7 +11,7 @@ from dataclasses import asdict
 from bench import counting
 from bench.content import ONE
 from bench.figures import FIGURES, Report, printed
-from bench.peers import STEP_SECONDS, Mounter, Peer
+from bench.peer import STEP_SECONDS, Mounter, Peer
 from bench.processes import StepFailed, run
 from bench.works import WORKS, Work, session
 from bench.world import Via, World

@@ -21,29 +21,31 @@ DELAY = 0.05
 RATE = 20_000_000
 """Bytes per second that one connection carries."""
 
-_BUFFER = 256 * 1024
-_BURST = 0.02  # seconds that a connection may be behind and catch up: the grain of the event loop's sleep
+_BUFFER = 64 * 1024
+_BEHIND = 0.02  # seconds that a reply may be late and catch up: the event loop's sleeps are never exact
 _BACKLOG = 512
 
 
 @dataclass
 class Pace:
-    """When the next bytes of one connection may go.
+    """When the bytes of one connection have arrived.
 
     Args:
         rate: bytes per second.
-        due: the event loop's time from which on they may.
+        due: the event loop's time at which the last ones have.
     """
 
     rate: float
     due: float = 0.0
 
-    def wait(self, now: float, size: int) -> float:
-        """Book `size` bytes and return the seconds to wait before they go."""
-        self.due = max(self.due, now - _BURST)
-        pause = self.due - now
-        self.due += size / self.rate
-        return max(pause, 0.0)
+    def wait(self, now: float, size: int, *, first: bool) -> float:
+        """Send `size` bytes on their way and return the seconds until they arrive.
+
+        Args:
+            first: whether they begin a reply; idle time before it is not made up for.
+        """
+        self.due = max(self.due, now if first else now - _BEHIND) + size / self.rate
+        return max(self.due - now, 0.0)
 
 
 @dataclass
@@ -117,8 +119,8 @@ class Shaper:
         buffer = memoryview(bytearray(_BUFFER))
         pace = Pace(self.rate)
         while size := await loop.sock_recv_into(server, buffer):
+            pause = pace.wait(loop.time(), size, first=not answered.is_set())
             answered.set()
-            pause = pace.wait(loop.time(), size)
             if pause:
                 await asyncio.sleep(pause)
             await loop.sock_sendall(client, buffer[:size])

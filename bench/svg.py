@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 
 from bench.figures import FIGURES, Figure, Report, Series, printed
-from bench.peers import TITLES
+from bench.peer import TITLES
 
 _WIDTH = 860
 _LEFT = 210  # where the bars begin

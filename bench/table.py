@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import FIGURES, Figure, Report, Series, printed
-from bench.peers import TITLES
+from bench.peer import TITLES
 from bench.targets import judge
 
 BASES = ("rclone-off", "fsspec")
@@ -21,7 +21,8 @@ def show(report: Report, console: Console) -> None:
     console.print(_timed(report))
     if report.counts:
         console.print(_counted(report))
-    console.print(_promises(report))
+    if (promises := _promises(report)).row_count:
+        console.print(promises)
     for line in failures(report):
         console.print(f"failed: {line}", style="red", highlight=False, markup=False)
     for peer, why in report.left_out.items():

@@ -17,7 +17,7 @@ from bench import fio
 from bench.content import BIG, FOUR, KIB, MANY, ONE, SMALL
 from bench.figures import Sample
 from bench.mounts import mounted
-from bench.peers import STEP_SECONDS, Fetcher, Mounter, Peer, dd
+from bench.peer import STEP_SECONDS, Fetcher, Mounter, Peer, dd
 from bench.processes import Daemon, Finished, StepFailed, run, run_together
 from bench.world import Via, World
 
@@ -88,7 +88,7 @@ def session(world: World, peer: Mounter, folder: str, via: Via) -> Iterator[Sess
         except StepFailed as exc:
             said = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
             last = next((line.strip() for line in reversed(said) if line.strip()), "")
-            raise StepFailed(f"{exc} [{last[:160]}]" if last and last not in str(exc) else str(exc)) from exc
+            raise StepFailed(f"{exc} [{last[:160]}]" if last and last[:60] not in str(exc) else str(exc)) from exc
 
 
 def read_whole(world: World, peer: Peer, *, figure: str, folder: str, via: Via, again: str = "") -> list[Sample]:

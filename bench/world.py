@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bench.content import BIG, FOUR, MANY, MIB, ONE, SMALL, Folder, Sizes, check_room, folders, make_files
-from bench.mounts import open_fuse_privately, unmount
+from bench.mounts import is_mounted, open_fuse_privately, unmount
 from bench.nginx import Nginx
 from bench.platforms import link_blobs, start_platform, urn_of
 from bench.processes import Daemon, StepFailed
@@ -162,4 +162,6 @@ class World:
         for point in reversed(points):
             if point.startswith(f"{self.temp}/"):
                 unmount(Path(point))
+                if is_mounted(Path(point)):
+                    return  # better a folder left than somebody's files removed
         shutil.rmtree(self.temp, ignore_errors=True)

@@ -22,7 +22,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from bench import cli, content, counting, fio, markdown, nginx, peers, platforms, svg, table, targets, works
-from bench.figures import FIGURES, Count, Report, Sample, Series, from_json, printed, to_json
+from bench.figures import FIGURES, Count, Report, Sample, from_json, printed, to_json
+from bench.peer import TITLES
 from bench.processes import StepFailed, cost_of, run, run_together
 from bench.shaper import Pace, Shaper
 
@@ -33,7 +34,7 @@ MIB = 1024 * 1024
 def report() -> Report:
     report = Report(
         machine={"cpu": "A <CPU> & more", "cores": 2, "kernel": "6.1", "memory": 8 << 30, "versions": {"curl": "8"}},
-        sizes={name: 1024 for name in ("one", "four", "big", "small", "small_size", "many")},
+        sizes=dict.fromkeys(("one", "four", "big", "small", "small_size", "many"), 1024),
         settings={"quick": False, "repeat": 3, "ivcapfs options": ""},
         left_out={"sdk": "ivcap_client is missing"},
         verified={"ivcapfs": "same bytes"},
@@ -161,7 +162,7 @@ def test_the_command_refuses_unknown_names() -> None:
 
 
 def test_works_figures_peers_and_promises_know_each_other() -> None:
-    names = set(peers.TITLES)
+    names = set(TITLES)
     assert {peer for work in works.WORKS for peer in work.peers} <= names
     assert {figure for work in works.WORKS for figure in work.figures} == set(FIGURES)
     assert {figure.yardstick for figure in FIGURES.values() if figure.yardstick} <= names
@@ -257,12 +258,13 @@ def test_the_data_href_leads_where_the_client_came_from(tmp_path: Path) -> None:
 # --- the slow link -------------------------------------------------------------------------------------------------
 
 
-def test_the_pace_keeps_the_rate_and_allows_a_short_burst() -> None:
-    pace = Pace(rate=1000, due=100.0)
-    assert pace.wait(100.0, 100) == 0
-    assert pace.wait(100.0, 100) == pytest.approx(0.1)
-    assert pace.wait(100.5, 100) == 0
-    assert pace.wait(100.5, 100) == pytest.approx(0.08)  # idle time is not saved up, but for 20 ms
+def test_the_pace_keeps_the_rate_and_does_not_save_up_idle_time() -> None:
+    pace = Pace(rate=1000)
+    assert pace.wait(100.0, 100, first=True) == pytest.approx(0.1)
+    assert pace.wait(100.1, 100, first=False) == pytest.approx(0.1)
+    assert pace.wait(100.21, 100, first=False) == pytest.approx(0.09)  # catches up
+    assert pace.wait(100.9, 100, first=False) == pytest.approx(0.08)  # by 20 ms at most
+    assert pace.wait(200.0, 100, first=True) == pytest.approx(0.1)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -321,7 +323,7 @@ def test_each_request_waits_and_each_connection_has_its_rate() -> None:
             first, whole, body = fetch(link)
             assert body == Answers.body
             assert first >= 0.05
-            assert whole >= 0.2
+            assert whole >= 0.24
         links = [HTTPConnection("127.0.0.1", port, timeout=5) for _ in range(4)]
         started = time.monotonic()
         threads = [threading.Thread(target=fetch, args=(one,)) for one in links]
@@ -329,7 +331,7 @@ def test_each_request_waits_and_each_connection_has_its_rate() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert time.monotonic() - started < 4 * 0.2
+        assert time.monotonic() - started < 4 * 0.24
         for one in [link, *links]:
             one.close()
 
@@ -372,7 +374,7 @@ def test_a_failing_program_says_why() -> None:
 
 def test_a_program_that_takes_too_long_is_ended_with_its_children() -> None:
     started = time.monotonic()
-    with pytest.raises(StepFailed, match="timed out after 0.3 s"):
+    with pytest.raises(StepFailed, match=r"timed out after 0\.3 s"):
         run_together([["sh", "-c", "sleep 30 & wait"], ["sleep", "30"]], timeout=0.3)
     assert time.monotonic() - started < 5
 

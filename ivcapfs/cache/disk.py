@@ -98,6 +98,7 @@ class DiskTier:
         self._settings = settings
         self._path = settings.folder.absolute()
         self._store: Store | None = None  # the writer's own
+        self._failing = False  # writing failed last time, and that has been said; the writer's own
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._folder: Folder | None = Folder(self._path, create=True)  # None once closed; guarded by _lock
@@ -106,7 +107,6 @@ class DiskTier:
         self._queued = 0  # bytes of _queue, with QUEUE_ENTRY for each; guarded by _lock
         self._writing: tuple[bytes, bytes] | None = None  # what the writer has in hand; guarded by _lock
         self._off_until = 0.0  # no writing before this moment; guarded by _lock
-        self._failing = False  # writing failed last time, and that has been said; guarded by _lock
         self._held = (0, 0)  # bytes and files of the folder, as last seen; guarded by _lock
         self._hits = self._misses = self._bad = self._written = self._dropped = 0  # guarded by _lock
         self._bad_said = 0  # guarded by _lock
@@ -261,8 +261,8 @@ class DiskTier:
     def _opened(self) -> Store:
         """Open the folder's account; also the folder itself, after a failure."""
         with self._lock:
-            folder, failing = self._folder, self._failing
-        if folder is None or failing:
+            folder = self._folder
+        if folder is None or self._failing:
             folder = Folder(self._path, create=True)
         store = Store(folder, self._settings.size)
         with self._lock:
@@ -272,29 +272,27 @@ class DiskTier:
 
     def _finish(self, written: Written | None) -> None:
         """Note what became of the block in hand: None if there was none, or it could not be tried."""
+        if self._failing and written in (Written.WRITTEN, Written.HELD):
+            log.info("the cache folder %s is written again", self._path)
+            self._failing = False
         with self._lock:
             if self._writing is not None:
                 self._written += written is Written.WRITTEN
                 self._dropped += written in (Written.NO_ROOM, None)
                 self._writing = None
-            recovered = self._failing and written in (Written.WRITTEN, Written.HELD)
-            if recovered:
-                self._failing = False
             self._changed.notify_all()
-        if recovered:
-            log.info("the cache folder %s is written again", self._path)
 
     def _switch_off(self, cause: OSError | ConfigError) -> None:
         self._store = None
+        if not self._failing:
+            log.warning("nothing more is written to the cache folder %s for now: %s", self._path, cause)
+            self._failing = True
         with self._lock:
-            said, self._failing = self._failing, True
             self._dropped += self._writing is not None
             self._writing = None
             self._drop_queue()
             self._off_until = now() + OFF_SECONDS
             self._changed.notify_all()
-        if not said:
-            log.warning("nothing more is written to the cache folder %s for now: %s", self._path, cause)
 
     def _check(self) -> None:
         if self._is_closed():

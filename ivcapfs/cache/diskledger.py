@@ -125,10 +125,7 @@ class Ledger:
 
     def unknown(self) -> int | None:
         """Return a directory that must be measured before `total` means anything."""
-        for slot in range(_SLOTS):
-            if self._slots[2 * slot] == _UNKNOWN:
-                return slot
-        return None
+        return self._slots.index(_UNKNOWN) // 2 if _UNKNOWN in self._slots else None
 
     def total(self) -> int:
         """Return the bytes of the whole folder. No directory is unknown."""

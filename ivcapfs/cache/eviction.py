@@ -8,7 +8,7 @@ the lock again: it is renamed into place and its booking moved. So the limit hol
 together, while they write at the same time.
 
 Least recently used, by sampling: a random choice of directories is measured until it has shown enough blocks (a folder
-of a few hundred blocks is seen whole, and the order is exact), and the oldest quarter becomes a stock of candidates,
+of some dozens of blocks is seen whole, and the order is exact), and the oldest eighth becomes a stock of candidates,
 oldest first. The stock lasts for many evictions; a candidate that was used or removed since is passed over. Names are
 hashes, so every directory is a fair sample. The time of last use is a file's mtime, which readers renew every few
 minutes at most. Cost and memory are bounded whatever the folder's size.
@@ -199,6 +199,6 @@ class Store:
             if len(seen) >= SAMPLE_BLOCKS:
                 break
         seen.sort(key=lambda entry: entry.used)
-        self._stock = seen[: -(-len(seen) // 4)]
+        self._stock = seen[: -(-len(seen) // 8)]
         self._stock.reverse()
         return bool(self._stock)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,8 @@ READDIR_PLUS = 1
 """FUSE_READDIR_PLUS: the kernel takes attributes, too."""
 FILL_PLUS = 2
 """FUSE_FILL_DIR_PLUS: the attributes of an entry are valid."""
+INTERRUPT_SIGNAL = signal.SIGRTMIN + 1
+"""Sent by libfuse to the thread of a callback whose caller got a signal. Nobody else's: it handles it by itself."""
 VERSION = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
 
 _lib = mfusepy._libfuse
@@ -104,6 +107,8 @@ class Kernel(mfusepy.FUSE):
         limits, wishes = conn.contents, config.contents
         limits.max_background = self._settings.threads
         limits.congestion_threshold = self._settings.threads * 3 // 4
+        if VERSION >= (3, 17):  # since then, who does not ask for interrupts is not told of them either
+            wishes.intr, wishes.intr_signal = 1, INTERRUPT_SIGNAL
         wishes.use_ino = 1
         wishes.nullpath_ok = 1
         wishes.entry_timeout = wishes.attr_timeout = self._settings.view.refresh

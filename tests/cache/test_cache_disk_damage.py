@@ -249,11 +249,12 @@ def test_upkeep_corrects_what_others_changed(folder: Path) -> None:
 def test_a_leftover_goes_and_a_block_being_written_stays(folder: Path) -> None:
     store = Store(Folder(folder, create=True), 64 * MIB)
     write(store, 1)
-    living = store.folder.stage(1000)
+    living = store.folder.stage(8 * MIB)
     (folder / "tmp" / "dead").write_bytes(b"x" * 100_000)
     (folder / "tmp" / "link").symlink_to("/")
     store.upkeep()
     assert sorted(leftovers(folder)) == sorted([living.name, "link"])
+    assert store.held[0] > 8 * MIB  # counted in full, though not a byte of it is written yet
     living.discard()
     assert leftovers(folder) == ["link"]
     check_account(folder)

@@ -1,9 +1,10 @@
-"""The persistent tier among processes: shared, killed at every step, on a full disk. No wrong byte, within the limit."""
+"""The persistent tier shared by processes, killed at every step, on a full disk: no wrong byte, within the limit."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import subprocess
@@ -111,14 +112,20 @@ def test_a_twentieth_of_the_disk_stays_free_and_a_full_disk_is_no_readers_concer
         there = [number for number in range(200) if get(tier, number)]
         assert len(there) > 20
         assert tier.info().written == 200
-        ballast = folder / "ballast"
-        fill_up(ballast)
-        assert [number for number in range(200) if get(tier, number)] == there
-        for number in range(200, 230):
-            tier.put(key_of(number), block_of(number))
+        for attempt in range(100):  # somebody else takes all that is free, and again what the cache gives way
+            fill_up(folder / f"ballast{attempt}")
+            assert [number for number in range(200) if get(tier, number)] == there
+            tier.put(key_of(200 + attempt), block_of(200 + attempt))
+            tier.flush(PATIENCE)
+            there = [number for number in there if get(tier, number)]
+            if info(folder).files == 0:
+                break
+        assert there == []
+        tier.put(key_of(300), block_of(300))
         tier.flush(PATIENCE)
-        assert not any(get(tier, number) for number in range(200, 210))  # it gives way, and writes nothing
-        ballast.unlink()
+        assert not get(tier, 300)
+        for ballast in folder.glob("ballast*"):
+            ballast.unlink()
         for number in range(230, 240):
             tier.put(key_of(number), block_of(number))
         tier.flush(PATIENCE)
@@ -143,7 +150,7 @@ def test_a_disk_without_inodes_is_told_once_and_reads_go_on(
         assert [record.levelname for record in caplog.records][:1] == ["WARNING"]
         assert os.strerror(errno.ENOSPC) in caplog.text
         levels = [record.levelname for record in caplog.records]
-        assert all(one != other for one, other in zip(levels, levels[1:], strict=False))  # never twice the same
+        assert all(one != other for one, other in itertools.pairwise(levels))  # never twice the same
         subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(folder)], check=True, timeout=PATIENCE)
         for number in range(100):
             tier.put(key_of(number), block_of(number, 8 * KIB))

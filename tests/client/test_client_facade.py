@@ -378,3 +378,45 @@ def test_all_bounds_can_be_given(platform: Platform) -> None:
     settings = ClientSettings(platform.url, Secret(CANARY), limits=replace(LIMITS, json_size=10))
     with IVCAP(settings=settings) as client, pytest.raises(errors.ProtocolError):
         list(client.list_artifacts())
+
+
+QUICK_REFERENCE = '''
+from ivcapfs.client import IVCAP
+
+ivcap = IVCAP()
+
+# Upload a file
+artifact = ivcap.upload_artifact(
+    name="my-data",
+    file_path="/path/to/file.csv",
+)
+print(artifact.id, artifact.mime_type)
+
+# Download
+with artifact.as_local_file() as path:
+    print(f"Downloaded to: {path}")
+
+# Stream to disk
+with open("/tmp/output.csv", "wb") as f:
+    for chunk in artifact.as_stream():
+        f.write(chunk)
+'''
+"""The SDK's own, with another import line."""
+
+
+def test_the_quick_reference_of_the_sdk_runs_with_another_import_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "file.csv", tmp_path / "output.csv"
+    source.write_bytes(b"a,b\n1,2\n")
+    program = QUICK_REFERENCE.replace("/path/to/file.csv", str(source)).replace("/tmp/output.csv", str(target))
+    with Platform(tmp_path / "data", token="t") as platform:
+        monkeypatch.setenv("IVCAP_URL", platform.url)
+        monkeypatch.setenv("IVCAP_JWT", "t")
+        names: dict[str, object] = {}
+        exec(compile(program, "quick reference", "exec"), names)
+        names["ivcap"].close()  # type: ignore[attr-defined]
+    said = capsys.readouterr().out
+    assert said.startswith("urn:ivcap:artifact:") and "text/csv" in said
+    assert target.read_bytes() == source.read_bytes()
+    assert not Path(str(names["path"])).exists()
