@@ -20,17 +20,27 @@ class Block:
     Args:
         start, size: bytes; `start` is a multiple of the smallest block.
         buffer: room for them, at least `size` bytes.
-        ahead: whether no reader has asked for them yet.
+        ahead: whether they are fetched ahead, and no reader has asked for them yet.
+
+    Attributes:
+        readers: how many copy out of the buffer or wait for it.
+        is_filling: whether its transfer has not ended.
+        is_lost: whether its transfer failed.
     """
 
-    __slots__ = ("_changed", "_wanted", "ahead", "buffer", "failure", "filled", "readers", "size", "start")
+    __slots__ = (
+        "_changed", "_wanted", "ahead", "buffer", "failure", "filled", "is_filling", "is_lost", "readers", "size",
+        "start",
+    )  # fmt: skip
 
     def __init__(self, start: int, size: int, buffer: memoryview, *, ahead: bool) -> None:
         self.start = start
         self.size = size
         self.buffer = buffer
         self.ahead = ahead
-        self.readers = 0  # who copy out of the buffer or wait for it; guarded by the reader's lock
+        self.readers = 0
+        self.is_filling = True
+        self.is_lost = False
         self._changed = threading.Condition()
         self._wanted: list[int] = []  # how many bytes each waiter needs; guarded by _changed
         self.filled = 0  # guarded by _changed

@@ -58,7 +58,10 @@ class ReadAhead:
         if first or not near:
             self.front, self.ahead, self.size = end, end, 0
             return 0
-        self.front = max(self.front, end)
+        if end <= self.front:
+            return 0
+        self.front = end
+        self.size = min(self.size, largest)
         if largest == 0 or self.front + self.size // 2 < self.ahead:
             return 0
         self.size = min(max(self.size * 2, FIRST_WINDOW * self.block), largest)
@@ -69,7 +72,6 @@ class ReadAhead:
         """Note that the read-ahead got only so far, because there was no room: the window shrinks to that."""
         self.ahead = max(self.front, ahead)
         self.size = max(self.ahead - self.front, 0)
-
 
     @property
     def transfer(self) -> int:

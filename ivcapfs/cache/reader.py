@@ -5,24 +5,27 @@ thread: it claims what is missing as new blocks, hands each to the pool as a tra
 waits until what it needs of them has come. A byte on its way is never asked for twice, whoever needs it.
 
 Threading: any thread may call anything. What is claimed is decided under `Reader._lock`; waiting, copying and every
-request happen outside it. A block in use (`Block.readers`) keeps its buffer, even when it is evicted meanwhile.
+request happen outside it. A read waits for memory only while it uses no block, and a transfer waits for no read: so
+there is always one that goes on.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
 from ivcapfs.cache.block import Block
-from ivcapfs.cache.memory import Memory
+from ivcapfs.cache.memory import Memory, rounded
 from ivcapfs.cache.readahead import LONGEST, Pace, ReadAhead
+from ivcapfs.cache.shelf import Shelf
 from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
-from ivcapfs.errors import BadHandle, Closing, DeadlineExceeded
+from ivcapfs.errors import BadHandle, Closing, ContentChanged, DeadlineExceeded
 from ivcapfs.waits import POLL_SECONDS, Check, now, submit
 
 BLOBS = 10_000
@@ -42,12 +45,30 @@ class Handle:
     is_open: bool = True
 
 
+@dataclass(slots=True, eq=False)
+class _Read:
+    """One read on its way. Attributes but the first two are guarded by the reader's lock while it plans.
+
+    Attributes:
+        end: where it ends.
+        window: how much to read ahead of it; None: not yet decided.
+        blocks: those that it uses now.
+        claimed: those that it is to hand to the pool.
+    """
+
+    handle: Handle
+    end: int
+    window: int | None = None
+    blocks: list[Block] = field(default_factory=list)
+    claimed: list[Block] = field(default_factory=list)
+
+
 class Reader:
     """Reads artifacts through the block cache.
 
     Args:
         source: gives bytes by range (the client's `Blobs`).
-        origin, identity: whose bytes these are.
+        shelf: keeps bytes beyond the life of the mount.
         bound: seconds that one read waits at most without any progress.
         stopped: tells transfers to end, because the mount is going away.
     """
@@ -57,24 +78,28 @@ class Reader:
         source: BlobSource,
         settings: CacheSettings,
         *,
-        origin: str,
-        identity: str,
+        shelf: Shelf | None = None,
         bound: float = 60.0,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
         self._settings = settings
-        self._scope = (origin, identity)
+        self._shelf = shelf
         self._bound = bound
         self._stopped = stopped
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="transfer")
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._owners: dict[int, Blob] = {}  # of each block, by its identity; guarded by _lock
-        self._memory = Memory(settings.memory, self._forget)  # guarded by _lock
+        budget = max(settings.memory, rounded(settings.block_size))
+        self._memory = Memory(budget, self._forget)  # guarded by _lock
         self._blobs: LRUCache[str, Blob] = LRUCache(BLOBS)  # guarded by _lock
         self._pace = Pace(settings.block_size)  # guarded by _lock
-        self._ahead = 0  # transfers of blocks that nobody waits for; guarded by _lock
+        self._ahead: set[Block] = set()  # being filled, and asked for by nobody; guarded by _lock
+        self._streams: set[Handle] = set()  # whose windows are open, and share the memory; guarded by _lock
+        self._waiting: deque[_Read] = deque()  # reads that found no room, in turn; guarded by _lock
+        self._finished = 0  # transfers; guarded by _lock
+        self._is_over = False
 
     def blob(self, uuid: str, size: int) -> Blob:
         """Return what all readers of an artifact share; a fresh one if its content changed. Makes no request.
@@ -85,7 +110,8 @@ class Reader:
         with self._lock:
             blob = self._blobs.get(uuid)
             if blob is None or blob.changed is not None or blob.size != size:
-                blob = self._blobs[uuid] = Blob(uuid, size, *self._scope)
+                trusts_shelf = blob is None or (blob.changed is None and blob.trusts_shelf)
+                blob = self._blobs[uuid] = Blob(uuid, size, trusts_shelf)
         return blob
 
     def open(self, blob: Blob) -> Handle:
@@ -95,6 +121,9 @@ class Reader:
     def close(self, handle: Handle) -> None:
         """Close a handle; transfers under way for it go on, others may want their blocks."""
         handle.is_open = False
+        with self._lock:
+            self._streams.discard(handle)
+            self._leave(handle.blob, handle.ahead.front, handle.ahead.ahead)
 
     def read(self, handle: Handle, offset: int, size: int, check: Check) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only where the file ends; errors as `read_into`."""
@@ -108,25 +137,26 @@ class Reader:
         Raises:
             ContentChanged: the server has other content now.
             BadHandle: the handle was closed.
+            DeadlineExceeded: nothing came, or no memory became free, for as long as the bound.
             TransportError, ApiError, ProtocolError: the bytes cannot be had.
         """
         if not handle.is_open:
             raise BadHandle("read of a closed handle")
-        end = min(offset + size, handle.blob.size)
+        read = _Read(handle, min(offset + size, handle.blob.size))
         position = offset
-        while position < end:
-            blocks, claimed = self._plan(handle, position, end, check)
+        while position < read.end:
             try:
-                self._start(handle.blob, claimed)
-                for block in blocks:
-                    position = self._copy(handle.blob, block, position, end, sink, check)
+                self._plan(read, position, check)
+                for block in read.blocks:
+                    position = self._copy(handle.blob, block, position, read.end, sink, check)
             finally:
-                self._done_with(blocks)
+                self._done_with(read)
         return max(0, position - offset)
 
     def shutdown(self) -> None:
-        """Take no more work. Transfers under way end by themselves, when `stopped` tells them."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Take no more work. Transfers under way end by themselves, when `stopped` tells them; no other one begins."""
+        self._is_over = True
+        self._pool.shutdown(wait=False)
 
     @property
     def memory_used(self) -> int:
@@ -143,51 +173,70 @@ class Reader:
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
-    def _plan(self, handle: Handle, start: int, end: int, check: Check) -> tuple[list[Block], list[Block]]:
-        """Return the blocks of [start, end), or of its beginning where memory is short, and those newly claimed."""
-        give_up = now() + self._bound
-        while True:
+    def _plan(self, read: _Read, start: int, check: Check) -> None:
+        """Find or claim the blocks of [start, read.end), or of its beginning where memory is short."""
+        try:
             with self._lock:
-                plan = self._try_plan(handle, start, end)
-                if plan is not None:
-                    return plan
-                self._room.wait(POLL_SECONDS)
-            check()
-            if now() > give_up:
-                raise DeadlineExceeded("no memory for another block: all of it is waiting for the server")
+                planned = self._try_plan(read, start)
+            if not planned:
+                self._await_room(read, start, check)
+        finally:
+            self._start(read)  # whatever happened: others may wait for what was claimed
 
-    def _try_plan(self, handle: Handle, start: int, end: int) -> tuple[list[Block], list[Block]] | None:
-        """As `_plan`; None where memory has no room now even for the first block. The lock is held."""
-        blob, claimed = handle.blob, list[Block]()
-        largest = self._pace.largest(min(self._settings.read_ahead, self._fair_share()))
-        window = handle.ahead.window(start, end - start, largest)
-        length = handle.ahead.transfer
-        needed: list[Block] = []
+    def _await_room(self, read: _Read, start: int, check: Check) -> None:
+        """Plan once there is memory for it. Reads that wait take turns: who came first is served first."""
+        seen, give_up = -1, 0.0
+        with self._lock:
+            self._waiting.append(read)
+        try:
+            while True:
+                with self._lock:
+                    if self._try_plan(read, start):
+                        return
+                    self._room.wait(POLL_SECONDS)
+                    finished = self._finished
+                check()
+                if finished != seen:
+                    seen, give_up = finished, now() + self._bound
+                elif now() > give_up:
+                    raise DeadlineExceeded("no memory for another block: all of it is waiting for the server")
+        finally:
+            with self._lock:
+                self._waiting.remove(read)
+                self._room.notify_all()
+
+    def _try_plan(self, read: _Read, start: int) -> bool:
+        """As `_plan`; False where memory has no room now even for the first block. The lock is held."""
+        handle, end = read.handle, read.end
+        if read.window is None:
+            read.window = self._window(handle, start, end - start)
+        length = handle.ahead.transfer if read.window else 0
         position = start
         while position < end:
-            block = self._held(blob, position) or self._claim(blob, position, max(end - position, length), claimed)
-            if block is None:
-                break
-            needed.append(block)
-            position = block.end
-        if not needed:
-            return None
-        for block in needed:
-            block.readers += 1
-            self._memory.use(block)
-        if window and position >= end:
-            self._claim_ahead(handle, position, min(end + window, blob.size), length, claimed)
-        return needed, claimed
-
-    def _claim_ahead(self, handle: Handle, position: int, end: int, length: int, claimed: list[Block]) -> None:
-        """Claim what is missing of [position, end), which nobody waits for yet. The lock is held."""
-        while position < end and handle.blob.changed is None:
             block = self._held(handle.blob, position)
             if block is None:
-                room = self._ahead < AHEAD_TRANSFERS
-                block = self._claim(handle.blob, position, length, claimed, ahead=True) if room else None
+                begin = position - position % self._settings.block_size
+                block = self._claim(read, begin, max(end, begin + length))
             if block is None:
-                handle.ahead.fall_back(position)
+                break
+            self._memory.use(block)  # at once: claiming the next block must not evict this one
+            read.blocks.append(block)
+            self._ahead.discard(block)
+            position = block.end
+        if not read.blocks:
+            return False
+        if read.window and position >= end:
+            self._claim_ahead(read, position, min(end + read.window, handle.blob.size), length)
+        return True
+
+    def _claim_ahead(self, read: _Read, position: int, end: int, length: int) -> None:
+        """Claim what is missing of [position, end), which nobody waits for yet. The lock is held."""
+        while position < end:
+            block = self._held(read.handle.blob, position)
+            if block is None and len(self._ahead) < AHEAD_TRANSFERS:
+                block = self._claim(read, position, position + length, ahead=True)
+            if block is None:
+                read.handle.ahead.fall_back(position)
                 return
             position = block.end
 
@@ -195,58 +244,82 @@ class Reader:
         """Return the block that has the byte at `position`, whole or on its way. The lock is held."""
         return blob.blocks.get(position // self._settings.block_size)
 
-    def _claim(
-        self, blob: Blob, position: int, length: int, claimed: list[Block], *, ahead: bool = False
-    ) -> Block | None:
-        """Make the block that begins with `position`, rounded; None where there is no room. The lock is held.
+    def _claim(self, read: _Read, start: int, end: int, *, ahead: bool = False) -> Block | None:
+        """Make the block that begins with `start`; None where there is no room. The lock is held.
 
-        Args:
-            length: bytes wanted; up to the next block that is held.
+        It ends with `end`, rounded up, or before: with the file, at the next block that is held, after the longest
+        transfer, or, for bytes that somebody waits for, where memory is short.
         """
-        if blob.changed is not None:
-            raise blob.changed.with_traceback(None)
-        unit = self._settings.block_size
-        first = position // unit
-        last = first + 1
-        stop = min(-(-min(position + length, blob.size) // unit), first + LONGEST)
+        blob, unit = read.handle.blob, self._settings.block_size
+        if blob.changed is not None and not ahead:
+            raise ContentChanged(str(blob.changed))
+        if blob.changed is not None or (self._waiting and self._waiting[0] is not read):
+            return None
+        first = start // unit
+        last, stop = first + 1, min(-(-min(end, blob.size) // unit), first + LONGEST)
         while last < stop and last not in blob.blocks:
             last += 1
-        start, end = first * unit, min(last * unit, blob.size)
-        buffer = self._memory.take(end - start, ahead=ahead)
+        buffer = self._memory.take(min(last * unit, blob.size) - start, ahead=ahead)
+        while buffer is None and last - first > 1 and not ahead:
+            last = (first + last) // 2
+            buffer = self._memory.take(last * unit - start, ahead=False)
         if buffer is None:
             return None
-        block = Block(start, end - start, buffer, ahead=ahead)
-        self._ahead += ahead
+        block = Block(start, min(last * unit, blob.size) - start, buffer, ahead=ahead)
+        if ahead:
+            self._ahead.add(block)
         self._owners[id(block)] = blob
         for number in range(first, last):
             blob.blocks[number] = block
-        claimed.append(block)
+        read.claimed.append(block)
         return block
 
-    def _fair_share(self) -> int:
-        """Return how far one window may grow, so that all that are read ahead find room. The lock is held."""
-        return max(0, self._settings.memory // 2 - self._memory.filling)
+    def _window(self, handle: Handle, start: int, size: int) -> int:
+        """Return how many bytes behind a read are worth fetching now. The lock is held."""
+        ahead = handle.ahead
+        front, reached = ahead.front, ahead.ahead
+        share = self._memory.most_unread // (len(self._streams) + (handle not in self._streams))
+        largest = self._pace.largest(min(self._settings.read_ahead, share))
+        window = ahead.window(start, size, largest if largest >= self._settings.block_size else 0)
+        if ahead.size and handle.is_open:
+            self._streams.add(handle)
+        else:
+            self._streams.discard(handle)
+            self._leave(handle.blob, front, reached)
+        return window
 
-    def _start(self, blob: Blob, claimed: list[Block]) -> None:
+    def _leave(self, blob: Blob, start: int, end: int) -> None:
+        """Note that nobody will ask for what was fetched ahead of [start, end). The lock is held."""
+        unit = self._settings.block_size
+        for number in range(start // unit, -(-min(end, blob.size) // unit)):
+            block = blob.blocks.get(number)
+            if block is not None:
+                self._memory.note_wanted(block)
+
+    def _start(self, read: _Read) -> None:
         """Hand claimed blocks to the pool."""
-        for block in claimed:
+        for block in read.claimed:
             try:
-                submit(self._pool, self._transfer, blob, block)
+                submit(self._pool, self._transfer, read.handle.blob, block)
             except Closing as exc:
-                self._finish(blob, block, exc, 0.0)
+                self._finish(read.handle.blob, block, exc, 0.0)
+        read.claimed.clear()
 
     # -- transfers -----------------------------------------------------------------------------------------------
 
     def _transfer(self, blob: Blob, block: Block) -> None:
         began = now()
-        failure = transfer(blob, block, self._source, self._stopped)
+        if self._is_over:
+            failure: Exception | None = Closing("the mount is being taken down")
+        else:
+            failure = transfer(blob, block, self._source, self._shelf, self._stopped)
         self._finish(blob, block, failure, now() - began)
 
     def _finish(self, blob: Blob, block: Block, failure: Exception | None, seconds: float) -> None:
         """Cache a block that is whole; forget one that failed, and tell who waits for it."""
         with self._lock:
-            self._ahead -= block.ahead
-            block.ahead = False
+            self._ahead.discard(block)
+            self._finished += 1
             if failure is None:
                 self._pace.note(block.size, seconds)
                 self._memory.keep(block)
@@ -263,7 +336,9 @@ class Reader:
         for number in range(block.start // self._settings.block_size, -(-block.end // self._settings.block_size)):
             blob.blocks.pop(number, None)
 
-    def _done_with(self, blocks: list[Block]) -> None:
+    def _done_with(self, read: _Read) -> None:
         with self._lock:
-            for block in blocks:
-                block.readers -= 1
+            for block in read.blocks:
+                self._memory.release(block)
+            self._room.notify_all()
+        read.blocks.clear()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ivcapfs.cache.block import Block
+from ivcapfs.cache.shelf import Shelf
 from ivcapfs.errors import ContentChanged, ProtocolError
 from ivcapfs.models import Content
 
@@ -54,6 +55,7 @@ class Blob:
 
     Attributes:
         size: bytes, as the record says.
+        trusts_shelf: whether a content noted on disk may stand for what the server would show.
         content: what the server showed first; all later answers must show the same. Guarded by `lock`.
         changed: set once an answer showed something else: nothing more is fetched. Guarded by `lock`.
         blocks: those cached or on their way, by each smallest block that they cover. Guarded by the reader's lock.
@@ -61,8 +63,7 @@ class Blob:
 
     uuid: str
     size: int
-    origin: str
-    identity: str
+    trusts_shelf: bool = True
     content: Content | None = None
     changed: ContentChanged | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -87,22 +88,53 @@ class Blob:
             self.changed = self.changed or exc
 
 
-def transfer(blob: Blob, block: Block, source: BlobSource, stopped: Callable[[], bool]) -> Exception | None:
+def transfer(
+    blob: Blob, block: Block, source: BlobSource, shelf: Shelf | None, stopped: Callable[[], bool]
+) -> Exception | None:
     """Fill a block; return why it failed, or None. Never raises. The block's waiters are not told of a failure yet.
 
     Args:
+        shelf: is looked at first, and gets what the server sent.
         stopped: whether to end early.
     """
     try:
-        with source.open_range(blob.uuid, block.start, block.end, expected=blob.content, stopped=stopped) as stream:
-            blob.admit(stream.content)
-            room = block.buffer[: block.size]
-            while got := stream.readinto(room[block.filled :]):
-                block.advance(got)
+        if shelf is not None:
+            _restore(blob, block, shelf)
+        begin = block.filled
+        if not block.is_whole:
+            _fetch(blob, block, source, shelf, stopped)
         if not block.is_whole:
             raise ProtocolError(f"artifact {blob.uuid}: {block.filled} bytes came instead of {block.size}")
+        if shelf is not None and blob.content is not None and begin < block.size:
+            shelf.keep(blob.uuid, blob.content, block.start + begin, block.buffer[begin : block.size])
     except Exception as exc:  # noqa: BLE001 - handed on to every reader that waits
         if isinstance(exc, ContentChanged):
             blob.mark_changed(exc)
         return exc
     return None
+
+
+def _restore(blob: Blob, block: Block, shelf: Shelf) -> None:
+    """Fill as much of the block as the shelf has from its beginning on."""
+    if blob.content is None and blob.trusts_shelf:
+        noted = shelf.content(blob.uuid)
+        if noted is not None and noted.size == blob.size:
+            blob.admit(noted)
+    if blob.content is not None:
+        for count in shelf.restore(blob.uuid, blob.content, block.start, block.buffer[: block.size]):
+            block.advance(count)
+
+
+def _fetch(
+    blob: Blob, block: Block, source: BlobSource, shelf: Shelf | None, stopped: Callable[[], bool]
+) -> None:
+    """Fill the rest of the block from the server."""
+    known = blob.content
+    start = block.start + block.filled
+    with source.open_range(blob.uuid, start, block.end, expected=known, stopped=stopped) as stream:
+        blob.admit(stream.content)
+        if shelf is not None and known is None:
+            shelf.note(blob.uuid, stream.content)
+        room = block.buffer[: block.size]
+        while got := stream.readinto(room[block.filled :]):
+            block.advance(got)

@@ -4,7 +4,7 @@ Used by the block cache of the filesystem and by `Artifact.open`, `as_stream`, `
 server shows is verified before a byte of it is handed on (`ranges`); a transfer that breaks goes on where
 it broke, with the same content or not at all.
 
-Threading: `Blobs` may be used by any number of threads; `_lock` guards `_places`, and no request is made
+Threading: `Blobs` may be used by any number of threads; `_lock` guards `_places` and `_pattern`, and no request is made
 under it. A `RangeStream` belongs to one thread.
 """
 
@@ -14,7 +14,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -32,6 +32,7 @@ from ivcapfs.models import Content
 T = TypeVar("T")
 
 _MOST_PLACES = 4096
+_ANY = "{uuid}"
 _PIECE = 256 * KIB
 _ACCEPT = frozenset({416})
 _HEAD_REFUSED = (errors.BadRequest, errors.NotPermitted, errors.ServerFault)
@@ -63,7 +64,8 @@ class Blobs:
         self._api = api
         self._transport = transport
         self._lock = threading.Lock()
-        self._places: OrderedDict[str, Place] = OrderedDict()
+        self._places: OrderedDict[str, Place] = OrderedDict()  # guarded by _lock
+        self._pattern: str | None = None  # of the addresses of contents; guarded by _lock
 
     def open_range(
         self,
@@ -121,7 +123,7 @@ class Blobs:
             if not (place.cached and exc.status in ranges.MOVED):
                 raise
         self.forget(uuid)
-        return ask(self._place(uuid))
+        return ask(self._read_place(uuid))
 
     def forget(self, uuid: str) -> None:
         """Drop where the content of an artifact is; the next call asks for the record again."""
@@ -129,21 +131,33 @@ class Blobs:
             self._places.pop(uuid, None)
 
     def _place(self, uuid: str) -> Place:
-        """Return where a content is, from the record unless it is known."""
+        """Return where a content is: where it was, else where the last one suggests, else where its record says.
+
+        A wrong guess costs one request: what is not there is looked up (`at_its_place`), and what is there carries
+        the artifact's own uuid in its address.
+        """
         with self._lock:
             known = self._places.get(uuid)
             if known is not None:
                 self._places.move_to_end(uuid)
                 return known
+            if self._pattern is not None:
+                return Place(self._pattern.replace(_ANY, uuid), None, cached=True)
+        return self._read_place(uuid)
+
+    def _read_place(self, uuid: str) -> Place:
+        """Return where a content is, as its record says."""
         record = self._api.read_artifact(uuid)
         if not record.is_ready or not record.data_href:
             raise errors.NotReady(f"artifact {uuid} has no readable content: its status is {record.status}")
         url = resolve_data_href(self._transport.base, record.data_href)
+        place = Place(url, record.size, cached=True)
         with self._lock:
-            self._places[uuid] = Place(url, record.size, cached=True)
+            self._pattern = _pattern_of(url, uuid)
+            self._places[uuid] = place
             while len(self._places) > _MOST_PLACES:
                 self._places.popitem(last=False)
-        return Place(url, record.size, cached=False)
+        return replace(place, cached=False)
 
     def _head(self, uuid: str, place: Place) -> Content:
         what = f"asking for the content of {uuid}"
@@ -160,6 +174,11 @@ class Blobs:
             "GET", place.url, what=what, headers={"Range": "bytes=0-0"}, accept=_ACCEPT
         ) as stream:
             return ranges.shown_content(stream.status, stream.headers, place.size, what)
+
+
+def _pattern_of(url: str, uuid: str) -> str | None:
+    """Return an address with the uuid left open; None for one that is an artifact's alone, as a signed one is."""
+    return url.replace(uuid, _ANY) if url.count(uuid) == 1 and "?" not in url else None
 
 
 class RangeStream:

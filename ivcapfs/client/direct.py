@@ -15,8 +15,10 @@ Threading: any thread may make requests; `_lock` guards `_idle`. A response belo
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import io
+import select
 import socket
 import ssl
 import struct
@@ -24,6 +26,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 
@@ -34,7 +37,8 @@ _KEEP_SECONDS = 15.0
 _PIECE = 256 * 1024
 _FIRST_STRETCH = 64 * 1024
 _STRETCH = 1024 * 1024
-_STALE = (ConnectionError, http.client.RemoteDisconnected, http.client.BadStatusLine)
+_SHORTEST_PAUSE = 0.01
+_STALE = (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """What a kept connection may end with when its server has closed it meanwhile: worth one fresh connection."""
 
 Origin = tuple[str, str, int]
@@ -50,31 +54,29 @@ class DirectTransport(httpx.BaseTransport):
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._tls = httpx.create_ssl_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
         self._lock = threading.Lock()
+        self._is_closed = False  # guarded by _lock
         self._idle: dict[Origin, list[tuple[float, http.client.HTTPConnection]]] = {}  # guarded by _lock
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request without a body; the answer's body is still to be read."""
         url, timeouts = request.url, request.extensions["timeout"]
-        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
-        kept = self._take(origin)
-        if kept is not None:
-            try:
-                return self._ask(kept, origin, request)
-            except _STALE:
-                kept.close()
+        origin = (url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80))
+        with _translated(httpx.ReadError, httpx.ReadTimeout):
+            kept = self._take(origin)
+            if kept is not None:
+                with contextlib.suppress(*_STALE):
+                    return self._ask(kept, origin, request)
         with _translated(httpx.ConnectError, httpx.ConnectTimeout):
             connection = self._connect(origin, timeouts["connect"])
         with _translated(httpx.ReadError, httpx.ReadTimeout):
-            try:
-                return self._ask(connection, origin, request)
-            except BaseException:
-                connection.close()
-                raise
+            return self._ask(connection, origin, request)
 
     def close(self) -> None:
         """Close the connections that no request uses."""
         with self._lock:
+            self._is_closed = True
             idle = [connection for kept in self._idle.values() for _, connection in kept]
             self._idle.clear()
         for connection in idle:
@@ -83,50 +85,109 @@ class DirectTransport(httpx.BaseTransport):
     def keep(self, origin: Origin, connection: http.client.HTTPConnection) -> None:
         """Take a connection back whose last answer was read to its end."""
         with self._lock:
-            self._idle.setdefault(origin, []).append((time.monotonic(), connection))
+            if not self._is_closed:
+                self._idle.setdefault(origin, []).append((time.monotonic(), connection))
+                return
+        connection.close()
 
     def _take(self, origin: Origin) -> http.client.HTTPConnection | None:
-        """Return a kept connection, the one used last; those kept too long are closed."""
+        """Return a kept connection, the one used last; those kept too long, to whatever origin, are closed."""
         oldest = time.monotonic() - _KEEP_SECONDS
+        found: http.client.HTTPConnection | None = None
+        useless: list[http.client.HTTPConnection] = []
         with self._lock:
+            for other in list(self._idle):
+                kept = self._idle[other]
+                useless += [connection for since, connection in kept if since < oldest]
+                kept[:] = [entry for entry in kept if entry[0] >= oldest]
+                if not kept:
+                    del self._idle[other]
             kept = self._idle.get(origin, [])
-            old = [connection for since, connection in kept if since < oldest]
-            kept[:] = [entry for entry in kept if entry[0] >= oldest]
-            found = kept.pop()[1] if kept else None
-        for connection in old:
+            while kept and found is None:
+                connection = kept.pop()[1]
+                if _is_quiet(connection.sock):
+                    found = connection
+                else:
+                    useless.append(connection)
+        for connection in useless:
             connection.close()
         return found
 
     def _connect(self, origin: Origin, seconds: float) -> http.client.HTTPConnection:
+        """Return a new connection. It is noted before anything is sent, TLS's greeting included."""
         scheme, host, port = origin
-        connection = (
-            http.client.HTTPSConnection(host, port, timeout=seconds, context=self._tls)
-            if scheme == "https"
-            else http.client.HTTPConnection(host, port, timeout=seconds)
-        )
+        connected = socket.create_connection((host, port), seconds)
         try:
-            connection.connect()
-            self._connections.note(connection.sock)
+            self._connections.note(connected)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if scheme == "https":
+                connected = self._tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+                self._connections.note(connected)
+                connected.do_handshake()
+        except BaseException:
+            connected.close()
+            raise
+        connection = http.client.HTTPConnection(host, port)
+        connection.auto_open = 0
+        connection.sock = connected
+        return connection
+
+    def _ask(self, connection: http.client.HTTPConnection, origin: Origin, request: httpx.Request) -> httpx.Response:
+        """Send the request and read the answer's head; whatever goes wrong, the connection is closed."""
+        patience: Patience = request.extensions["timeout"]["read"]
+        connected = connection.sock  # getresponse forgets it where the server closes after this answer
+        try:
+            connected.settimeout(patience.left())
+            target = request.url.raw_path.decode("ascii")
+            connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+            for name, value in request.headers.raw:
+                connection.putheader(name.decode("ascii"), value)
+            connection.endheaders()
+            connection.response_class = functools.partial(_Answer, patience)  # type: ignore[assignment]
+            answer = connection.getresponse()
+            body = DirectBody(self, origin, connection, connected, answer, patience)
         except BaseException:
             connection.close()
             raise
-        return connection
-
-    def _ask(
-        self, connection: http.client.HTTPConnection, origin: Origin, request: httpx.Request
-    ) -> httpx.Response:
-        patience: Patience = request.extensions["timeout"]["read"]
-        connected = connection.sock  # getresponse forgets it where the server closes after this answer
-        connected.settimeout(patience.left())
-        target = request.url.raw_path.decode("ascii")
-        connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in request.headers.raw:
-            connection.putheader(name.decode("ascii"), value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        body = DirectBody(self, origin, connection, connected, answer, patience)
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.getheaders()]
         return httpx.Response(answer.status, headers=headers, stream=body, extensions={"readinto": body.readinto})
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that is waited for as long as `patience` has it, however small the pieces that it comes in."""
+
+    def __init__(self, patience: Patience, connected: socket.socket, **more: Any) -> None:
+        super().__init__(connected, **more)
+        raw = connected.makefile("rb", buffering=0)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Patiently(patience, connected, raw))
+
+    def begin(self) -> None:
+        """Read the head; hints before it (RFC 9110, 15.2) are dropped, which http.client does with 100 only."""
+        super().begin()
+        while 101 < self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
+class _Patiently(io.RawIOBase):
+    """Reads from a socket; each time the time-out is set to what is left."""
+
+    def __init__(self, patience: Patience, connected: socket.socket, raw: socket.SocketIO) -> None:
+        self._patience = patience
+        self._socket = connected
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._socket.settimeout(self._patience.left())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class DirectBody(httpx.SyncByteStream):
@@ -152,6 +213,7 @@ class DirectBody(httpx.SyncByteStream):
         self._behind_head = True  # http.client may have read some of the body together with the head
         self._stretch = _FIRST_STRETCH
         self._waits_in_kernel = False
+        self._is_closed = False
 
     def readinto(self, view: memoryview) -> int:
         """Read what has come, at least one byte, into `view`; return how many bytes, 0 at the end of the body."""
@@ -159,7 +221,6 @@ class DirectBody(httpx.SyncByteStream):
             return 0
         with _translated(httpx.ReadError, httpx.ReadTimeout):
             if self._left is None:
-                self._socket.settimeout(self._patience.left())
                 data = self._answer.read1(len(view))
                 view[: len(data)] = data
                 return len(data)
@@ -172,7 +233,6 @@ class DirectBody(httpx.SyncByteStream):
     def _read_counted(self, view: memoryview) -> int:
         """Read from a body whose length is known; 0 where the connection ended."""
         if self._behind_head:
-            self._socket.settimeout(self._patience.left())
             self._behind_head = len(view) < io.DEFAULT_BUFFER_SIZE
             return int(self._answer.fp.readinto1(view))
         view = view[: self._stretch]
@@ -189,7 +249,7 @@ class DirectBody(httpx.SyncByteStream):
         """
         if not self._waits_in_kernel:
             self._socket.settimeout(None)
-            pause = int(min(1.0, self._patience.left() / 4) * 1e6)
+            pause = int(max(_SHORTEST_PAUSE, min(1.0, self._patience.left() / 4)) * 1e6)  # 0 would be for ever
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *divmod(pause, 10**6)))
             self._waits_in_kernel = True
         end = time.monotonic() + self._patience.left()
@@ -207,6 +267,9 @@ class DirectBody(httpx.SyncByteStream):
 
     def close(self) -> None:
         """Keep the connection if the body was read to its end, else close it."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         connection = self._connection
         ended = self._left == 0 or (self._left is None and self._answer.isclosed())
         if ended:
@@ -216,6 +279,13 @@ class DirectBody(httpx.SyncByteStream):
             self._transport.keep(self._origin, connection)
         else:
             connection.close()
+
+
+def _is_quiet(connected: socket.socket) -> bool:
+    """Return whether a kept connection is as it should be: nothing more has come, and the server has not closed it."""
+    poll = select.poll()
+    poll.register(connected, select.POLLIN)
+    return not poll.poll(0)
 
 
 def is_proxied(url: httpx.URL) -> bool:

@@ -206,12 +206,13 @@ def _text(raw: bytes) -> str:
 
 def _fill(told: Any, found: Attributes) -> None:
     """Write attributes into a ``struct stat``."""
-    told.st_mode, told.st_ino, told.st_nlink = found.mode, found.inode, found.links
-    told.st_uid, told.st_gid = found.uid, found.gid
-    told.st_size, told.st_blocks = found.size, found.sectors
-    seconds, nanoseconds = divmod(found.time_ns, 10**9)
-    for time in (told.st_atimespec, told.st_mtimespec, told.st_ctimespec):
-        time.tv_sec, time.tv_nsec = seconds, nanoseconds
+    mode, inode, size, time_ns, links, uid, gid = found
+    told.st_mode, told.st_ino, told.st_nlink, told.st_uid, told.st_gid = mode, inode, links, uid, gid
+    told.st_size, told.st_blocks = size, found.sectors
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    modified = told.st_mtimespec
+    modified.tv_sec, modified.tv_nsec = seconds, nanoseconds
+    told.st_atimespec = told.st_ctimespec = modified
 
 
 def _give(data: bytes, buf: Any, size: int) -> int:

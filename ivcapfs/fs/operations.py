@@ -206,7 +206,7 @@ class Operations:
         if not isinstance(folder, _Folder):
             raise BadHandle("not an open folder")
         if folder.entries is None or offset == 0:
-            folder.entries = [Entry(".", None), Entry("..", None), *self._tree.entries(folder.parts, self._check)]
+            folder.entries = [(".", None), ("..", None), *self._tree.entries(folder.parts, self._check)]
         return self._told(folder.parts, folder.entries, offset, plus=plus)
 
     @answers
@@ -238,6 +238,10 @@ class Operations:
             "f_files": len(known),
             "f_namemax": NAME_MAX,
         }
+
+    def destroy(self, path: str) -> None:
+        """End: the mount is gone. Whoever unmounted waits until this returns (see `mountpoint.unmount`)."""
+        self._reader.shutdown()
 
     # -- handles -------------------------------------------------------------------------------------------------
 
@@ -282,7 +286,7 @@ class Operations:
         """Iterate a folder's entries with what the kernel is told about each."""
         base = "/" + "/".join(parts) if parts else ""
         for index in range(offset, len(entries)):
-            name, node = entries[index].name, entries[index].node
+            name, node = entries[index]
             path = f"{base}/{name}"
             shown = node and (self._bindings.pinned(path) or node)
             yield name, attributes(shown, self._view) if shown else None, index + 1
