@@ -26,11 +26,12 @@ class Block:
         readers: how many copy out of the buffer or wait for it.
         is_filling: whether its transfer has not ended.
         is_lost: whether its transfer failed.
+        is_spent: whether it was read to its end: the kernel has its bytes now.
     """
 
     __slots__ = (
-        "_changed", "_wanted", "ahead", "buffer", "failure", "filled", "is_filling", "is_lost", "readers", "size",
-        "start",
+        "_changed", "_wanted", "ahead", "buffer", "failure", "filled", "is_filling", "is_lost", "is_spent", "readers",
+        "size", "start",
     )  # fmt: skip
 
     def __init__(self, start: int, size: int, buffer: memoryview, *, ahead: bool) -> None:
@@ -41,6 +42,7 @@ class Block:
         self.readers = 0
         self.is_filling = True
         self.is_lost = False
+        self.is_spent = False
         self._changed = threading.Condition()
         self._wanted: list[int] = []  # how many bytes each waiter needs; guarded by _changed
         self.filled = 0  # guarded by _changed

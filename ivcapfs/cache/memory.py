@@ -6,6 +6,10 @@ Every buffer counts against the budget, whether it is being filled, copied out o
 block. What is being filled or copied out of stays where it is; the rest makes room. A fresh buffer costs a page fault
 for every 4 KiB and a zero written to each byte; one that is used again costs nothing. Sizes are powers of two, so that
 an evicted block's buffer fits the next block.
+
+What a reader has gone through is in the kernel's page cache as well. So of long blocks that were read to their end only
+a quarter of the budget is kept: a file read through once does not push out everything else, and its own buffers serve
+again and again.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ class Memory:
         self._forget = forget
         self._cached: OrderedDict[Block, None] = OrderedDict()  # whole and not in use, least recently used first
         self._cached_bytes = 0
+        self._spent: OrderedDict[Block, None] = OrderedDict()  # those of them that were read through, oldest first
+        self._spent_bytes = 0
         self._free: dict[int, list[memoryview]] = {}
         self._free_bytes = 0
         self.filling = 0
@@ -68,7 +74,9 @@ class Memory:
         if ahead and max(self.filling, self.unread) + size > self.most_unread:
             return None
         while not self._free.get(size) and busy + self._cached_bytes + size > self.budget:
-            self._evict()
+            self._evict(next(iter(self._cached)))
+        if not self._free.get(size) and self._spent_bytes + size > self.budget // 4 and self._spent:
+            self._evict(next(iter(self._spent)))
         free = self._free.get(size)
         if free:
             buffer = free.pop()
@@ -100,8 +108,7 @@ class Memory:
         self.note_wanted(block)
         block.readers += 1
         if block.readers == 1 and not block.is_filling:
-            del self._cached[block]
-            self._cached_bytes -= len(block.buffer)
+            self._uncount(block)
             self.in_use += len(block.buffer)
 
     def release(self, block: Block) -> None:
@@ -126,10 +133,20 @@ class Memory:
         else:
             self._cached[block] = None
             self._cached_bytes += len(block.buffer)
+            if block.is_spent and len(block.buffer) >= MAPPED:
+                self._spent[block] = None
+                self._spent_bytes += len(block.buffer)
 
-    def _evict(self) -> None:
-        block, _ = self._cached.popitem(last=False)
+    def _uncount(self, block: Block) -> None:
+        """Take a block out of those cached."""
+        del self._cached[block]
         self._cached_bytes -= len(block.buffer)
+        if block in self._spent:
+            del self._spent[block]
+            self._spent_bytes -= len(block.buffer)
+
+    def _evict(self, block: Block) -> None:
+        self._uncount(block)
         self._forget(block)
         self._recycle(block)
 

@@ -154,9 +154,14 @@ class Reader:
         return max(0, position - offset)
 
     def shutdown(self) -> None:
-        """Take no more work. Transfers under way end by themselves, when `stopped` tells them; no other one begins."""
+        """Take no more work, and see to it that what was fetched is kept on disk. May be called again.
+
+        Transfers under way end by themselves, when `stopped` tells them; no other one begins.
+        """
         self._is_over = True
         self._pool.shutdown(wait=False)
+        if self._shelf is not None:
+            self._shelf.close()
 
     @property
     def memory_used(self) -> int:
@@ -169,6 +174,8 @@ class Reader:
         stop = min(end, block.end)
         block.wait(stop, check, self._bound, f"artifact {blob.uuid}")
         sink(block.buffer[position - block.start : stop - block.start])
+        if stop == block.end:
+            block.is_spent = True
         return stop
 
     # -- deciding ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ivcapfs.models import BlockKey, Content
 LONG = 8
 """Smallest blocks in a long piece."""
 PATIENCE_SECONDS = 5.0
-"""How long a transfer waits for a disk that is slower than the server: better than fetching the bytes again next time."""
+"""How long a transfer waits for a disk that is slower than the server: that beats fetching the bytes again."""
 FLUSH_SECONDS = 10.0
 NOTE_SIZE = 512
 """Bytes of the note of a content; a validator that does not fit is not kept."""
