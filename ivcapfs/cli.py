@@ -118,3 +118,40 @@ def demo(mountpoint: Path | None, keep: bool) -> None:
     run(mountpoint, keep=keep)
 
 
+
+
+@main.group()
+def cache() -> None:
+    """Look after a folder of cached blocks (the mount option cache-dir)."""
+
+
+@cache.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@one_line_errors
+def info(folder: Path) -> None:
+    """Tell how much FOLDER holds."""
+    from ivcapfs.cache import diskadmin
+
+    found = diskadmin.info(folder)
+    click.echo(f"{found.files} blocks, {found.bytes} bytes")
+
+
+@cache.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@one_line_errors
+def verify(folder: Path) -> None:
+    """Read every block in FOLDER and remove those that are damaged. Mounts may be using it."""
+    from ivcapfs.cache import diskadmin
+
+    report = diskadmin.verify(folder)
+    click.echo(f"{report.files} blocks, {report.bytes} bytes; {report.bad} damaged blocks removed")
+
+
+@cache.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@one_line_errors
+def clear(folder: Path) -> None:
+    """Remove all blocks from FOLDER. Mounts may be using it."""
+    from ivcapfs.cache import diskadmin
+
+    click.echo(f"{diskadmin.clear(folder)} blocks removed")

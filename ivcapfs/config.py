@@ -92,18 +92,20 @@ class CacheSettings:
     """Memory for bytes. Sizes in bytes.
 
     Attributes:
-        block_size: of a cached block.
-        memory: of all cached blocks together.
+        block_size: the smallest piece that is fetched and cached.
+        memory: of all blocks together, cached or on their way.
         read_ahead: the largest window of one open file; 0 switches read-ahead off.
-        read_ahead_total: of all windows together.
         workers: transfers at the same time.
+        folder: where blocks are kept beyond the life of the mount; None: nowhere.
+        folder_size: what they may take there.
     """
 
-    block_size: int = 1 * MIB
-    memory: int = 256 * MIB
-    read_ahead: int = 16 * MIB
-    read_ahead_total: int = 64 * MIB
+    block_size: int = 128 * KIB
+    memory: int = field(default_factory=lambda: min(1024 * MIB, memory_limit() // 4))
+    read_ahead: int = 128 * MIB
     workers: int = 256
+    folder: Path | None = None
+    folder_size: int = 20 * 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,12 @@ class MountSettings:
         allow_other, allow_root: who besides the mounting user may look (fuse(8)); at most one of them.
         log_file: where a background mount logs; None: standard error in the foreground, else nowhere.
         threads: callbacks at the same time; also the kernel's background requests.
+        read_ahead_kib: the kernel's own read-ahead, in KiB, where this user may set it; 0 leaves it alone.
     """
 
     client: ClientSettings
     mountpoint: Path
-    cache: CacheSettings = CacheSettings()
+    cache: CacheSettings = field(default_factory=CacheSettings)
     view: ViewSettings = field(default_factory=ViewSettings)
     allow_other: bool = False
     allow_root: bool = False
@@ -143,6 +146,7 @@ class MountSettings:
     debug: bool = False
     log_file: Path | None = None
     threads: int = 256
+    read_ahead_kib: int = 4096
 
 
 def client_settings(
@@ -242,3 +246,36 @@ def parse_size(text: str) -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
         raise ConfigError(f"not a size: {text!r}; write it like 64K, 256M or 1G")
     return int(digits) * unit
+
+
+def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many bytes of memory this process may use: the machine's, or less where a control group says so.
+
+    Args:
+        root: where the control groups are mounted (cgroups(7)); version 2 has `memory.max`, version 1 its `memory`
+            controller's `memory.limit_in_bytes`, each for the group and for those above it.
+    """
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        groups = []
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, name = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        limits += [limit for folder in (group, *group.parents) if (limit := _number_in(folder / name))]
+    return min(limits)
+
+
+def _number_in(path: Path) -> int | None:
+    """Return the number that a file holds, or None (also for the `max` of a group without a limit)."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 
 from ivcapfs.errors import ProtocolError
 
@@ -178,7 +177,7 @@ def inode_of(uuid: str, salt: int = 0) -> int:
 
     It depends on nothing but the uuid, so the same artifact has the same number in every view and every mount.
     """
-    number = UUID(uuid).int
+    number = int(uuid.replace("-", ""), 16)
     mixed = ((number >> 64) ^ (number * 0x9E3779B97F4A7C15) ^ (salt * 0xC2B2AE3D27D4EB4F)) & (2**63 - 1)
     return mixed if mixed > 1 else mixed + 2
 

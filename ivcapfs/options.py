@@ -22,8 +22,11 @@ OPTIONS = {
     "gid=GROUP": "the group shown",
     "umask=OCTAL": "permission bits taken away from 0444 and 0555",
     "refresh=SECONDS": "how old a listing may be (30)",
-    "cache-size=SIZE": "memory for cached blocks (256M)",
-    "read-ahead=SIZE": "the largest read-ahead of one file (16M; 0: none)",
+    "cache-size=SIZE": "memory for all blocks (a quarter of what there is, at most 1G)",
+    "read-ahead=SIZE": "the largest read-ahead of one file (128M; 0: none)",
+    "read-ahead-kb=KIB": "the kernel's own read-ahead, where root mounts (4096; 0: the kernel's default)",
+    "cache-dir=DIR": "keep blocks there, for later mounts; of this user alone",
+    "cache-dir-size=SIZE": "what the blocks there may take (20G)",
     "timeout=SECONDS": "how long a request may take without any progress (20)",
     "token-file=FILE": "a file (mode 0600) that holds the token",
     "log-file=FILE": "where a background mount logs",
@@ -63,13 +66,14 @@ def mount_settings(
     return MountSettings(
         client=replace(client, limits=limits),
         mountpoint=where,
-        cache=_cache(given),
+        cache=_cache(given, where),
         view=_view(given),
         allow_other="allow_other" in given,
         allow_root="allow_root" in given,
         foreground=foreground,
         debug="debug" in given,
         log_file=_path(given.get("log-file"), where),
+        read_ahead_kib=_read_ahead_kib(given),
     )
 
 
@@ -113,13 +117,13 @@ def _spelled(name: str) -> str:
     return name
 
 
-def _cache(given: dict[str, str]) -> CacheSettings:
+def _cache(given: dict[str, str], mountpoint: Path) -> CacheSettings:
     cache = CacheSettings()
     memory = parse_size(given["cache-size"]) if "cache-size" in given else cache.memory
     read_ahead = parse_size(given["read-ahead"]) if "read-ahead" in given else cache.read_ahead
-    return replace(
-        cache, memory=memory, read_ahead=read_ahead, read_ahead_total=max(cache.read_ahead_total, read_ahead)
-    )
+    size = parse_size(given["cache-dir-size"]) if "cache-dir-size" in given else cache.folder_size
+    folder = _path(given.get("cache-dir"), mountpoint)
+    return replace(cache, memory=memory, read_ahead=read_ahead, folder=folder, folder_size=size)
 
 
 def _view(given: dict[str, str]) -> ViewSettings:
@@ -133,6 +137,13 @@ def _view(given: dict[str, str]) -> ViewSettings:
     if "umask" in given:
         view = replace(view, umask=_octal(given["umask"]))
     return view
+
+
+def _read_ahead_kib(given: dict[str, str]) -> int:
+    text = given.get("read-ahead-kb", "4096")
+    if not text.isascii() or not text.isdigit():
+        raise ConfigError(f"read-ahead-kb must be a number of KiB, not {text!r}")
+    return int(text)
 
 
 def _path(text: str | None, mountpoint: Path) -> Path | None:

@@ -114,15 +114,30 @@ class Background:
         return exc
 
 
-@dataclass(frozen=True)
+@dataclass
 class FakeStream:
-    """The answer to one ranged request."""
+    """The answer to one ranged request.
+
+    Attributes:
+        data: what comes.
+        chunk: bytes that come at a time.
+        await_more: called with the count of bytes that have come, before more do.
+    """
 
     content: Content
-    chunks: Callable[[], Iterator[bytes]]
+    data: bytes
+    chunk: int
+    await_more: Callable[[int], None] = lambda _: None
+    _given: int = 0
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self.chunks()
+    def readinto(self, view: memoryview) -> int:
+        """Put what has come into `view`; 0 at the end, and where there is no room."""
+        if self._given < len(self.data) and len(view):
+            self.await_more(self._given)
+        piece = self.data[self._given : self._given + min(self.chunk, len(view))]
+        view[: len(piece)] = piece
+        self._given += len(piece)
+        return len(piece)
 
 
 @dataclass
@@ -136,7 +151,8 @@ class FakeSource:
         failing: as long as it is set, every request fails with it.
         heeds: whether `expected` is compared here, as `Blobs` does, or left to whoever asks.
         extra: bytes that come too many; negative: that are missing at the end.
-        chunk: bytes per chunk.
+        chunk: bytes that come at a time.
+        flow: cleared, every answer stops after its first `chunk` until it is set.
     """
 
     contents: dict[str, tuple[bytes, str]] = field(default_factory=dict)
@@ -148,12 +164,14 @@ class FakeSource:
     heeds: bool = True
     extra: int = 0
     chunk: int = 37
+    flow: threading.Event = field(default_factory=threading.Event)
     _flying: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _asked: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.flow.set()
 
     def put(self, uuid: str, data: bytes, validator: str = '"1"') -> None:
         """Give an artifact its content, or another one."""
@@ -177,7 +195,7 @@ class FakeSource:
             self.requests.append((uuid, start, stop))
             self._asked.notify_all()
         with self._under_way(stop - start):
-            self._wait(stopped)
+            _wait(self.gate, stopped)
             failure = self._failure()
             if failure is not None:
                 raise failure
@@ -188,11 +206,11 @@ class FakeSource:
                 raise ContentChanged(f"artifact {uuid}: now {content}")
             whole = (data[start:stop] + b"?" * self.extra)[: stop - start + self.extra]
 
-            def chunks() -> Iterator[bytes]:
-                for begin in range(0, len(whole), self.chunk):
-                    yield whole[begin : begin + self.chunk]
+            def await_more(given: int) -> None:
+                if given:
+                    _wait(self.flow, stopped)
 
-            yield FakeStream(content, chunks)
+            yield FakeStream(content, whole, self.chunk, await_more)
 
     def await_requests(self, count: int) -> None:
         """Wait until so many ranges have been asked for."""
@@ -203,14 +221,6 @@ class FakeSource:
         """Wait until no request is under way."""
         with self._asked:
             assert self._asked.wait_for(lambda: self._flying == 0, PATIENCE)
-
-    def _wait(self, stopped: Callable[[], bool]) -> None:
-        for _ in range(int(PATIENCE / 0.01)):
-            if self.gate.wait(0.01):
-                return
-            if stopped():
-                raise Closing("ended by its reader")
-        raise AssertionError("nobody opened the gate")
 
     def _failure(self) -> Exception | None:
         with self._lock:
@@ -226,6 +236,15 @@ class FakeSource:
             with self._asked:
                 self._flying -= size
                 self._asked.notify_all()
+
+
+def _wait(event: threading.Event, stopped: Callable[[], bool]) -> None:
+    for _ in range(int(PATIENCE / 0.01)):
+        if event.wait(0.01):
+            return
+        if stopped():
+            raise Closing("ended by its reader")
+    raise AssertionError("nobody opened the gate")
 
 
 @dataclass

@@ -134,19 +134,28 @@ class DiskTier:
         self._count(found)
         return found is Found.HIT
 
-    def put(self, key: BlockKey, block: memoryview | bytes) -> None:
-        """Hand a block over to be written, some time; its bytes are copied. Never waits for the disk."""
+    def put(self, key: BlockKey, block: memoryview | bytes, patience: float = 0.0) -> None:
+        """Hand a block over to be written, some time; its bytes are copied.
+
+        Args:
+            patience: seconds to wait for room in the queue, while the disk is slower than who hands over; then the
+                block is dropped.
+        """
         digest, size = digest_of(key), len(block) + QUEUE_ENTRY
         with self._lock:
+            if patience:
+                self._changed.wait_for(lambda: self._has_room(size) or self._is_idle(), patience)
             if not self._takes(digest, size):
                 return
+            self._queued += size  # before the copy, so that others who wait do not count on this room
         copy = bytes(block)
         with self._lock:
-            if self._takes(digest, size):
-                self._queue[digest] = copy
-                self._queued += size
-                self._begin()
-                self._changed.notify_all()
+            if self._folder is None or digest in self._queue:
+                self._queued -= size
+                return
+            self._queue[digest] = copy
+            self._begin()
+            self._changed.notify_all()
 
     def flush(self, seconds: float) -> None:
         """Wait until everything handed over is written or dropped, or that time is over."""
@@ -158,10 +167,11 @@ class DiskTier:
         with self._lock:
             self._folder = None
             self._drop_queue()
-            thread = self._thread
+            thread, self._thread = self._thread, None
             self._changed.notify_all()
         if thread is not None:
             thread.join(JOIN_SECONDS)
+            log.info("%s: %d blocks written, %d not, %d found", self._path, self._written, self._dropped, self._hits)
 
     def info(self) -> DiskInfo:
         """Return how the tier does; no disk I/O."""
@@ -174,10 +184,18 @@ class DiskTier:
         """Return whether a block can be queued, and count it if not. The lock is held."""
         if self._folder is None or digest in self._queue:
             return False
-        if self._queued + size > QUEUE_BYTES or now() < self._off_until:
+        if not self._has_room(size) or now() < self._off_until:
             self._dropped += 1
             return False
         return True
+
+    def _has_room(self, size: int) -> bool:
+        """Return whether the queue has room for so many bytes. The lock is held."""
+        return self._queued + size <= QUEUE_BYTES
+
+    def _is_idle(self) -> bool:
+        """Return whether nothing is written at present. The lock is held."""
+        return self._folder is None or now() < self._off_until
 
     def _begin(self) -> None:
         """Start the writer, if it does not run yet. The lock is held."""
@@ -205,8 +223,8 @@ class DiskTier:
     def _drop_queue(self) -> None:
         """Forget what waits to be written. The lock is held."""
         self._dropped += len(self._queue)
+        self._queued -= sum(len(block) + QUEUE_ENTRY for block in self._queue.values())
         self._queue.clear()
-        self._queued = 0
 
     # -- the writer's thread -------------------------------------------------------------------------------------
 

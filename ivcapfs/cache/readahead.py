@@ -1,20 +1,30 @@
-"""When to read ahead, and how far: one small state per open file.
+"""When to read ahead, how far, and in how many transfers: one small state per open file, one per mount.
 
-Used by `ivcapfs.cache.reader`. Pure: no I/O, no clock. Not safe for several threads: the reader calls it under its
-own lock.
+Used by `ivcapfs.cache.reader`. Pure: no I/O, no clock. Not safe for several threads: the reader calls it under its own
+lock.
 
 The kernel splits one read(2) into requests that may arrive out of order, and readers skip a little (headers, padding).
 So a read counts as sequential when it begins near where the reading has got to, not only exactly there. The first read
-of a file is never followed by read-ahead: ``head``, ``file`` and ``tail`` stop after it. Then the window doubles with
-each step forward, and one read elsewhere closes it again.
+of a file is never followed by read-ahead: ``head``, ``file`` and ``tail`` stop after it. Then the window doubles each
+time that the reader has used up half of it, and one read elsewhere closes it again.
+
+How far the window may grow depends on the connections: a fast one needs two transfers at a time, of which one is ready
+when the other is read; of slow ones many go side by side.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-BEHIND_BLOCKS = 4
-AHEAD_BLOCKS = 2
+FIRST_WINDOW = 4
+NEAR_BEHIND = 32
+NEAR_AHEAD = 16
+LONGEST = 64
+"""Of one transfer. All four in smallest blocks."""
+ENOUGH = 400_000_000
+"""Bytes per second: connections are added until they carry this together."""
+MOST_TRANSFERS = 16
+SMOOTHING = 0.3
 
 
 @dataclass(slots=True)
@@ -22,38 +32,76 @@ class ReadAhead:
     """The read-ahead of one open file. All sizes in bytes.
 
     Args:
-        block: the block size.
-        largest: the largest window; 0 switches read-ahead off.
+        block: the smallest block.
 
     Attributes:
-        front: how far the reader has got; None before the first read.
+        front: how far the reader has got.
         ahead: how far the read-ahead has got.
         size: of the window now.
     """
 
     block: int
-    largest: int
-    front: int | None = None
+    front: int = 0
     ahead: int = 0
     size: int = 0
+    started: bool = False
 
-    def window(self, offset: int, size: int) -> int:
+    def window(self, offset: int, size: int, largest: int) -> int:
         """Note a read of [offset, offset + size); return how many bytes behind its end are worth fetching now.
 
-        A new stretch begins when half of the last one is used up, so that it is fetched as one long transfer while
-        the reader still has something to read.
+        Args:
+            largest: how far the window may grow now; 0: no read-ahead.
         """
-        end, before = offset + size, self.front
-        if before is None or not self._is_near(offset, before):
+        end = offset + size
+        near = self.front - NEAR_BEHIND * self.block <= offset <= self.front + NEAR_AHEAD * self.block
+        first, self.started = not self.started, True
+        if first or not near:
             self.front, self.ahead, self.size = end, end, 0
             return 0
-        self.front = max(before, end)
-        if self.front // self.block > before // self.block:
-            self.size = min(max(self.size * 2, self.block), self.largest)
-        if self.size == 0 or self.front + self.size // 2 < self.ahead:
+        if end <= self.front:
             return 0
-        self.ahead = self.front + self.size
-        return self.ahead - end
+        self.front = end
+        self.size = min(self.size, largest)
+        if largest == 0 or self.front + self.size // 2 < self.ahead:
+            return 0
+        self.size = min(max(self.size * 2, FIRST_WINDOW * self.block), largest)
+        self.ahead = max(self.ahead, self.front + self.size)
+        return max(0, self.ahead - end)
 
-    def _is_near(self, offset: int, front: int) -> bool:
-        return front - BEHIND_BLOCKS * self.block <= offset <= front + AHEAD_BLOCKS * self.block
+    def fall_back(self, ahead: int) -> None:
+        """Note that the read-ahead got only so far, because there was no room: the window shrinks to that."""
+        self.ahead = max(self.front, ahead)
+        self.size = max(self.ahead - self.front, 0)
+
+    @property
+    def transfer(self) -> int:
+        """How long the transfers of the window should be: half of it, a power of two, and not over `LONGEST`."""
+        half = max(self.block, min(LONGEST * self.block, self.size // 2))
+        return 1 << (half.bit_length() - 1)
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast one connection is, as seen lately, and what follows for the windows.
+
+    Args:
+        block: the smallest block, in bytes.
+    """
+
+    block: int
+    rate: float = 0.0
+
+    def note(self, size: int, seconds: float) -> None:
+        """Note a finished transfer of so many bytes; short ones tell more of the latency than of the rate."""
+        if size >= LONGEST * self.block // 8 and seconds > 0:
+            rate = size / seconds
+            self.rate = rate if not self.rate else (1 - SMOOTHING) * self.rate + SMOOTHING * rate
+
+    @property
+    def transfers(self) -> int:
+        """How many transfers should go side by side for one reader."""
+        return max(2, min(MOST_TRANSFERS, round(ENOUGH / self.rate))) if self.rate else 2
+
+    def largest(self, limit: int) -> int:
+        """Return the largest useful window, within `limit` bytes."""
+        return min(limit, self.transfers * LONGEST * self.block)

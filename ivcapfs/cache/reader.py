@@ -1,33 +1,39 @@
-"""The read engine: a byte range of an open file -> blocks -> cached, under way, or to be fetched.
+"""The read engine: a byte range of an open file -> blocks -> cached, on their way, or to be fetched.
 
-Used by `ivcapfs.fs.operations`, through `open`, `read` and `close`. A read never makes a request on its own thread: it
-claims what is missing, hands it to the pool as transfers (`ivcapfs.cache.transfer`), and waits for the futures of the
-blocks that it needs. A block under way is never asked for twice, whoever needs it.
+Used by `ivcapfs.fs.operations`, through `open`, `read_into` and `close`. A read never makes a request on its own
+thread: it claims what is missing as new blocks, hands each to the pool as a transfer (`ivcapfs.cache.transfer`), and
+waits until what it needs of them has come. A byte on its way is never asked for twice, whoever needs it.
 
 Threading: any thread may call anything. What is claimed is decided under `Reader._lock`; waiting, copying and every
-request happen outside it.
+request happen outside it. A read waits for memory only while it uses no block, and a transfer waits for no read: so
+there is always one that goes on.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from cachetools import LRUCache
 
-from ivcapfs.cache.blocks import BlockCache
-from ivcapfs.cache.readahead import ReadAhead
-from ivcapfs.cache.transfer import Blob, BlobSource, Run, fail, transfer
+from ivcapfs.cache.block import Block
+from ivcapfs.cache.memory import Memory, rounded
+from ivcapfs.cache.readahead import LONGEST, Pace, ReadAhead
+from ivcapfs.cache.shelf import Shelf
+from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
-from ivcapfs.errors import BadHandle, Closing
-from ivcapfs.waits import Check, submit, wait_for
+from ivcapfs.errors import BadHandle, Closing, ContentChanged, DeadlineExceeded
+from ivcapfs.waits import POLL_SECONDS, Check, now, submit
 
-RUN_BLOCKS = 8
-"""The most blocks that one transfer fetches: a longer one would keep a window waiting for a single connection."""
 BLOBS = 10_000
+AHEAD_TRANSFERS = 32
+"""The most transfers at a time, of all readers, that fetch what nobody waits for yet."""
+
+Sink = Callable[[memoryview], None]
+"""Takes the next bytes of a read; they are valid during the call only."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,17 +45,22 @@ class Handle:
     is_open: bool = True
 
 
-@dataclass(slots=True)
-class _Plan:
-    """What one read needs, and what it claimed for fetching.
+@dataclass(slots=True, eq=False)
+class _Read:
+    """One read on its way. Attributes but the first two are guarded by the reader's lock while it plans.
 
     Attributes:
-        blocks: the blocks of the read in order: the bytes, or their future.
-        claimed: newly claimed block numbers with their futures.
+        end: where it ends.
+        window: how much to read ahead of it; None: not yet decided.
+        blocks: those that it uses now.
+        claimed: those that it is to hand to the pool.
     """
 
-    blocks: list[bytes | Future[bytes]] = field(default_factory=list)
-    claimed: dict[int, Future[bytes]] = field(default_factory=dict)
+    handle: Handle
+    end: int
+    window: int | None = None
+    blocks: list[Block] = field(default_factory=list)
+    claimed: list[Block] = field(default_factory=list)
 
 
 class Reader:
@@ -57,8 +68,8 @@ class Reader:
 
     Args:
         source: gives bytes by range (the client's `Blobs`).
-        origin, identity: part of every cache key; see `BlockKey`.
-        bound: seconds that one read waits at most for a block.
+        shelf: keeps bytes beyond the life of the mount.
+        bound: seconds that one read waits at most without any progress.
         stopped: tells transfers to end, because the mount is going away.
     """
 
@@ -67,21 +78,28 @@ class Reader:
         source: BlobSource,
         settings: CacheSettings,
         *,
-        origin: str,
-        identity: str,
+        shelf: Shelf | None = None,
         bound: float = 60.0,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
         self._settings = settings
-        self._scope = (origin, identity)
+        self._shelf = shelf
         self._bound = bound
         self._stopped = stopped
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="transfer")
-        self.cache = BlockCache(settings.memory)
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._owners: dict[int, Blob] = {}  # of each block, by its identity; guarded by _lock
+        budget = max(settings.memory, rounded(settings.block_size))
+        self._memory = Memory(budget, self._forget)  # guarded by _lock
         self._blobs: LRUCache[str, Blob] = LRUCache(BLOBS)  # guarded by _lock
-        self._ahead_bytes = 0  # claimed ahead of any reader and not there yet; guarded by _lock
+        self._pace = Pace(settings.block_size)  # guarded by _lock
+        self._ahead: set[Block] = set()  # being filled, and asked for by nobody; guarded by _lock
+        self._streams: set[Handle] = set()  # whose windows are open, and share the memory; guarded by _lock
+        self._waiting: deque[_Read] = deque()  # reads that found no room, in turn; guarded by _lock
+        self._finished = 0  # transfers; guarded by _lock
+        self._is_over = False
 
     def blob(self, uuid: str, size: int) -> Blob:
         """Return what all readers of an artifact share; a fresh one if its content changed. Makes no request.
@@ -92,116 +110,242 @@ class Reader:
         with self._lock:
             blob = self._blobs.get(uuid)
             if blob is None or blob.changed is not None or blob.size != size:
-                blob = self._blobs[uuid] = Blob(uuid, size, *self._scope)
+                trusts_shelf = blob is None or (blob.changed is None and blob.trusts_shelf)
+                blob = self._blobs[uuid] = Blob(uuid, size, trusts_shelf)
         return blob
 
     def open(self, blob: Blob) -> Handle:
         """Open an artifact for reading; makes no request."""
-        largest = min(self._settings.read_ahead, self._settings.memory // 2)
-        return Handle(blob, ReadAhead(self._settings.block_size, largest))
+        return Handle(blob, ReadAhead(self._settings.block_size))
 
     def close(self, handle: Handle) -> None:
         """Close a handle; transfers under way for it go on, others may want their blocks."""
         handle.is_open = False
+        with self._lock:
+            self._streams.discard(handle)
+            self._leave(handle.blob, handle.ahead.front, handle.ahead.ahead)
 
     def read(self, handle: Handle, offset: int, size: int, check: Check) -> bytes:
-        """Return the bytes of [offset, offset + size), fewer only where the file ends.
+        """Return the bytes of [offset, offset + size), fewer only where the file ends; errors as `read_into`."""
+        pieces: list[bytes] = []
+        self.read_into(handle, offset, size, lambda view: pieces.append(bytes(view)), check)
+        return b"".join(pieces)
+
+    def read_into(self, handle: Handle, offset: int, size: int, sink: Sink, check: Check) -> int:
+        """Hand the bytes of [offset, offset + size) to `sink`, in order; return how many, fewer only at the file's end.
 
         Raises:
             ContentChanged: the server has other content now.
             BadHandle: the handle was closed.
+            DeadlineExceeded: nothing came, or no memory became free, for as long as the bound.
             TransportError, ApiError, ProtocolError: the bytes cannot be had.
         """
         if not handle.is_open:
             raise BadHandle("read of a closed handle")
-        end = min(offset + size, handle.blob.size)
-        if offset >= end:
-            return b""
-        plan = self._plan(handle, offset, end)
-        self._fetch(handle.blob, plan.claimed)
-        what = f"artifact {handle.blob.uuid}"
-        blocks = [
-            block if isinstance(block, bytes) else wait_for(block, check, self._bound, what) for block in plan.blocks
-        ]
-        return self._join(blocks, offset, end)
+        read = _Read(handle, min(offset + size, handle.blob.size))
+        position = offset
+        while position < read.end:
+            try:
+                self._plan(read, position, check)
+                for block in read.blocks:
+                    position = self._copy(handle.blob, block, position, read.end, sink, check)
+            finally:
+                self._done_with(read)
+        return max(0, position - offset)
 
     def shutdown(self) -> None:
-        """Take no more work. Transfers under way end by themselves, when `stopped` tells them."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Take no more work, and see to it that what was fetched is kept on disk. May be called again.
+
+        Transfers under way end by themselves, when `stopped` tells them; no other one begins.
+        """
+        self._is_over = True
+        self._pool.shutdown(wait=False)
+        if self._shelf is not None:
+            self._shelf.close()
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes of all blocks' buffers now."""
+        with self._lock:
+            return self._memory.used
+
+    def _copy(self, blob: Blob, block: Block, position: int, end: int, sink: Sink, check: Check) -> int:
+        """Hand what the block has of [position, end) to the sink, once it is there; return how far that got."""
+        stop = min(end, block.end)
+        block.wait(stop, check, self._bound, f"artifact {blob.uuid}")
+        sink(block.buffer[position - block.start : stop - block.start])
+        if stop == block.end:
+            block.is_spent = True
+        return stop
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
-    def _plan(self, handle: Handle, offset: int, end: int) -> _Plan:
-        """Decide what is to be fetched for a read of [offset, end), and claim it."""
-        blob, block = handle.blob, self._settings.block_size
-        plan = _Plan()
+    def _plan(self, read: _Read, start: int, check: Check) -> None:
+        """Find or claim the blocks of [start, read.end), or of its beginning where memory is short."""
+        try:
+            with self._lock:
+                planned = self._try_plan(read, start)
+            if not planned:
+                self._await_room(read, start, check)
+        finally:
+            self._start(read)  # whatever happened: others may wait for what was claimed
+
+    def _await_room(self, read: _Read, start: int, check: Check) -> None:
+        """Plan once there is memory for it. Reads that wait take turns: who came first is served first."""
+        seen, give_up = -1, 0.0
         with self._lock:
-            ahead_end = min(end + handle.ahead.window(offset, end - offset), blob.size)
-            last = (end - 1) // block
-            held = {number: self._held(blob, number) for number in range(offset // block, last + 1)}
-            if blob.changed is not None and None in held.values():
-                raise blob.changed.with_traceback(None)
-            plan.blocks = [found or self._claim(blob, number, plan) for number, found in held.items()]
-            for number in range(last + 1, -(-ahead_end // block)):
-                if blob.changed or self._ahead_bytes + block > self._settings.read_ahead_total:
-                    break
-                if self._held(blob, number) is None:
-                    self._claim(blob, number, plan, ahead=True)
-        return plan
+            self._waiting.append(read)
+        try:
+            while True:
+                with self._lock:
+                    if self._try_plan(read, start):
+                        return
+                    self._room.wait(POLL_SECONDS)
+                    finished = self._finished
+                check()
+                if finished != seen:
+                    seen, give_up = finished, now() + self._bound
+                elif now() > give_up:
+                    raise DeadlineExceeded("no memory for another block: all of it is waiting for the server")
+        finally:
+            with self._lock:
+                self._waiting.remove(read)
+                self._room.notify_all()
 
-    def _held(self, blob: Blob, number: int) -> bytes | Future[bytes] | None:
-        """Return a block that is cached or under way. The lock is held."""
-        future = blob.flying.get(number)
-        if future is not None:
-            return future
-        key = blob.key(number)
-        return self.cache.get(key) if key is not None else None
+    def _try_plan(self, read: _Read, start: int) -> bool:
+        """As `_plan`; False where memory has no room now even for the first block. The lock is held."""
+        handle, end = read.handle, read.end
+        if read.window is None:
+            read.window = self._window(handle, start, end - start)
+        length = handle.ahead.transfer if read.window else 0
+        position = start
+        while position < end:
+            block = self._held(handle.blob, position)
+            if block is None:
+                begin = position - position % self._settings.block_size
+                block = self._claim(read, begin, max(end, begin + length))
+            if block is None:
+                break
+            self._memory.use(block)  # at once: claiming the next block must not evict this one
+            read.blocks.append(block)
+            self._ahead.discard(block)
+            position = block.end
+        if not read.blocks:
+            return False
+        if read.window and position >= end:
+            self._claim_ahead(read, position, min(end + read.window, handle.blob.size), length)
+        return True
 
-    def _claim(self, blob: Blob, number: int, plan: _Plan, *, ahead: bool = False) -> Future[bytes]:
-        """Take a block on as this read's to fetch. The lock is held."""
-        future: Future[bytes] = Future()
-        blob.flying[number] = plan.claimed[number] = future
+    def _claim_ahead(self, read: _Read, position: int, end: int, length: int) -> None:
+        """Claim what is missing of [position, end), which nobody waits for yet. The lock is held."""
+        while position < end:
+            block = self._held(read.handle.blob, position)
+            if block is None and len(self._ahead) < AHEAD_TRANSFERS:
+                block = self._claim(read, position, position + length, ahead=True)
+            if block is None:
+                read.handle.ahead.fall_back(position)
+                return
+            position = block.end
+
+    def _held(self, blob: Blob, position: int) -> Block | None:
+        """Return the block that has the byte at `position`, whole or on its way. The lock is held."""
+        return blob.blocks.get(position // self._settings.block_size)
+
+    def _claim(self, read: _Read, start: int, end: int, *, ahead: bool = False) -> Block | None:
+        """Make the block that begins with `start`; None where there is no room. The lock is held.
+
+        It ends with `end`, rounded up, or before: with the file, at the next block that is held, after the longest
+        transfer, or, for bytes that somebody waits for, where memory is short.
+        """
+        blob, unit = read.handle.blob, self._settings.block_size
+        if blob.changed is not None and not ahead:
+            raise ContentChanged(str(blob.changed))
+        if blob.changed is not None or (self._waiting and self._waiting[0] is not read):
+            return None
+        first = start // unit
+        last, stop = first + 1, min(-(-min(end, blob.size) // unit), first + LONGEST)
+        while last < stop and last not in blob.blocks:
+            last += 1
+        buffer = self._memory.take(min(last * unit, blob.size) - start, ahead=ahead)
+        while buffer is None and last - first > 1 and not ahead:
+            last = (first + last) // 2
+            buffer = self._memory.take(last * unit - start, ahead=False)
+        if buffer is None:
+            return None
+        block = Block(start, min(last * unit, blob.size) - start, buffer, ahead=ahead)
         if ahead:
-            self._ahead_bytes += self._settings.block_size
-            blob.ahead.add(number)
-        return future
+            self._ahead.add(block)
+        self._owners[id(block)] = blob
+        for number in range(first, last):
+            blob.blocks[number] = block
+        read.claimed.append(block)
+        return block
 
-    def _fetch(self, blob: Blob, claimed: dict[int, Future[bytes]]) -> None:
-        """Hand claimed blocks to the pool, neighbours as one transfer."""
-        for numbers in _runs(sorted(claimed)):
-            run = Run(blob, numbers[0], [claimed[number] for number in numbers], self._settings.block_size)
-            try:
-                submit(self._pool, transfer, run, self._source, self._landed, self._stopped)
-            except Closing as exc:
-                fail(run, exc, self._landed)
-
-    def _landed(self, blob: Blob, number: int, outcome: bytes | Exception) -> None:
-        """A block arrived, or will not. Called by the transfer, before its future is settled."""
-        key = blob.key(number)
-        if isinstance(outcome, bytes) and key is not None:
-            self.cache.put(key, outcome)
-        with self._lock:
-            del blob.flying[number]
-            if number in blob.ahead:
-                blob.ahead.remove(number)
-                self._ahead_bytes -= self._settings.block_size
-
-    def _join(self, blocks: list[bytes], offset: int, end: int) -> bytes:
-        block = self._settings.block_size
-        first = offset - offset % block
-        if len(blocks) == 1:
-            return blocks[0][offset - first : end - first]
-        head = memoryview(blocks[0])[offset - first :]
-        tail = memoryview(blocks[-1])[: end - first - block * (len(blocks) - 1)]
-        return b"".join([head, *blocks[1:-1], tail])
-
-
-def _runs(numbers: list[int]) -> list[list[int]]:
-    """Split ascending block numbers into runs of neighbours, none longer than RUN_BLOCKS."""
-    runs = [numbers[:1]] if numbers else []
-    for before, number in pairwise(numbers):
-        if number == before + 1 and len(runs[-1]) < RUN_BLOCKS:
-            runs[-1].append(number)
+    def _window(self, handle: Handle, start: int, size: int) -> int:
+        """Return how many bytes behind a read are worth fetching now. The lock is held."""
+        ahead = handle.ahead
+        front, reached = ahead.front, ahead.ahead
+        share = self._memory.most_unread // (len(self._streams) + (handle not in self._streams))
+        largest = self._pace.largest(min(self._settings.read_ahead, share))
+        window = ahead.window(start, size, largest if largest >= self._settings.block_size else 0)
+        if ahead.size and handle.is_open:
+            self._streams.add(handle)
         else:
-            runs.append([number])
-    return runs
+            self._streams.discard(handle)
+            self._leave(handle.blob, front, reached)
+        return window
+
+    def _leave(self, blob: Blob, start: int, end: int) -> None:
+        """Note that nobody will ask for what was fetched ahead of [start, end). The lock is held."""
+        unit = self._settings.block_size
+        for number in range(start // unit, -(-min(end, blob.size) // unit)):
+            block = blob.blocks.get(number)
+            if block is not None:
+                self._memory.note_wanted(block)
+
+    def _start(self, read: _Read) -> None:
+        """Hand claimed blocks to the pool."""
+        for block in read.claimed:
+            try:
+                submit(self._pool, self._transfer, read.handle.blob, block)
+            except Closing as exc:
+                self._finish(read.handle.blob, block, exc, 0.0)
+        read.claimed.clear()
+
+    # -- transfers -----------------------------------------------------------------------------------------------
+
+    def _transfer(self, blob: Blob, block: Block) -> None:
+        began = now()
+        if self._is_over:
+            failure: Exception | None = Closing("the mount is being taken down")
+        else:
+            failure = transfer(blob, block, self._source, self._shelf, self._stopped)
+        self._finish(blob, block, failure, now() - began)
+
+    def _finish(self, blob: Blob, block: Block, failure: Exception | None, seconds: float) -> None:
+        """Cache a block that is whole; forget one that failed, and tell who waits for it."""
+        with self._lock:
+            self._ahead.discard(block)
+            self._finished += 1
+            if failure is None:
+                self._pace.note(block.size, seconds)
+                self._memory.keep(block)
+            else:
+                self._forget(block)
+                self._memory.drop(block)
+            self._room.notify_all()
+        if failure is not None:
+            block.fail(failure)
+
+    def _forget(self, block: Block) -> None:
+        """Take a block out of its blob. The lock is held."""
+        blob = self._owners.pop(id(block))
+        for number in range(block.start // self._settings.block_size, -(-block.end // self._settings.block_size)):
+            blob.blocks.pop(number, None)
+
+    def _done_with(self, read: _Read) -> None:
+        with self._lock:
+            for block in read.blocks:
+                self._memory.release(block)
+            self._room.notify_all()
+        read.blocks.clear()

@@ -1,23 +1,23 @@
-"""One transfer: a run of neighbouring blocks, fetched by one streaming request, each handed over as it fills.
+"""One transfer: one block, filled by one streaming request, readable while it fills.
 
-Used by `ivcapfs.cache.reader`. A transfer runs on a thread of the pool and owns the futures of its blocks: whatever
-happens, each of them gets its bytes or an exception.
+Used by `ivcapfs.cache.reader`. A transfer runs on a thread of the pool and owns its block: whatever happens, the block
+gets all its bytes or a failure.
 
-Threading: `Blob.flying` and `Blob.ahead` are guarded by the reader's lock, `content` and `changed` by `Blob.lock`.
+Threading: `Blob.blocks` is guarded by the reader's lock, `content` and `changed` by `Blob.lock`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ivcapfs.cache.block import Block
+from ivcapfs.cache.shelf import Shelf
 from ivcapfs.errors import ContentChanged, ProtocolError
-from ivcapfs.models import BlockKey, Content
-from ivcapfs.waits import settle
+from ivcapfs.models import Content
 
 
 class ByteStream(Protocol):
@@ -28,8 +28,8 @@ class ByteStream(Protocol):
         """Which content the server shows."""
         ...
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Iterate chunks that add up to exactly the range."""
+    def readinto(self, view: memoryview) -> int:
+        """Read what has come, at least one byte; 0 once the whole range was read."""
         ...
 
 
@@ -55,28 +55,19 @@ class Blob:
 
     Attributes:
         size: bytes, as the record says.
+        trusts_shelf: whether a content noted on disk may stand for what the server would show.
         content: what the server showed first; all later answers must show the same. Guarded by `lock`.
         changed: set once an answer showed something else: nothing more is fetched. Guarded by `lock`.
-        flying: blocks under way. Guarded by the reader's lock.
-        ahead: those of them that no reader waits for yet. Guarded by the reader's lock.
+        blocks: those cached or on their way, by each smallest block that they cover. Guarded by the reader's lock.
     """
 
     uuid: str
     size: int
-    origin: str
-    identity: str
+    trusts_shelf: bool = True
     content: Content | None = None
     changed: ContentChanged | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
-    flying: dict[int, Future[bytes]] = field(default_factory=dict)
-    ahead: set[int] = field(default_factory=set)
-
-    def key(self, number: int) -> BlockKey | None:
-        """Return a block's cache key; None before the server has shown which content there is."""
-        content = self.content
-        if content is None:
-            return None
-        return BlockKey(self.origin, self.identity, self.uuid, content.validator, number)
+    blocks: dict[int, Block] = field(default_factory=dict)
 
     def admit(self, content: Content) -> None:
         """Compare what an answer shows with what is known.
@@ -97,60 +88,53 @@ class Blob:
             self.changed = self.changed or exc
 
 
-@dataclass(slots=True)
-class Run:
-    """Neighbouring blocks to fetch, with the futures of those who wait."""
-
-    blob: Blob
-    first: int
-    futures: list[Future[bytes]]
-    block_size: int
-
-
-Landed = Callable[[Blob, int, bytes | Exception], None]
-
-
-def transfer(run: Run, source: BlobSource, landed: Landed, stopped: Callable[[], bool]) -> None:
-    """Fetch a run of blocks and settle their futures; never raises.
+def transfer(
+    blob: Blob, block: Block, source: BlobSource, shelf: Shelf | None, stopped: Callable[[], bool]
+) -> Exception | None:
+    """Fill a block; return why it failed, or None. Never raises. The block's waiters are not told of a failure yet.
 
     Args:
-        landed: told of each block, before its future is settled.
+        shelf: is looked at first, and gets what the server sent.
         stopped: whether to end early.
     """
-    done = 0
     try:
-        for block in _blocks(run, source, stopped):
-            landed(run.blob, run.first + done, block)
-            settle(run.futures[done], block)
-            done += 1
-        if done != len(run.futures):
-            raise ProtocolError(f"artifact {run.blob.uuid}: {done} blocks came instead of {len(run.futures)}")
-    except Exception as exc:  # noqa: BLE001 - every waiting reader gets it
+        if shelf is not None:
+            _restore(blob, block, shelf)
+        begin = block.filled
+        if not block.is_whole:
+            _fetch(blob, block, source, shelf, stopped)
+        if not block.is_whole:
+            raise ProtocolError(f"artifact {blob.uuid}: {block.filled} bytes came instead of {block.size}")
+        if shelf is not None and blob.content is not None and begin < block.size:
+            shelf.keep(blob.uuid, blob.content, block.start + begin, block.buffer[begin : block.size])
+    except Exception as exc:  # noqa: BLE001 - handed on to every reader that waits
         if isinstance(exc, ContentChanged):
-            run.blob.mark_changed(exc)
-        fail(run, exc, landed, done)
+            blob.mark_changed(exc)
+        return exc
+    return None
 
 
-def fail(run: Run, exc: Exception, landed: Landed, done: int = 0) -> None:
-    """Give the run's futures, but the first `done` of them, an exception."""
-    for number, future in enumerate(run.futures[done:], run.first + done):
-        landed(run.blob, number, exc)
-        settle(future, exc)
+def _restore(blob: Blob, block: Block, shelf: Shelf) -> None:
+    """Fill as much of the block as the shelf has from its beginning on."""
+    if blob.content is None and blob.trusts_shelf:
+        noted = shelf.content(blob.uuid)
+        if noted is not None and noted.size == blob.size:
+            blob.admit(noted)
+    if blob.content is not None:
+        for count in shelf.restore(blob.uuid, blob.content, block.start, block.buffer[: block.size]):
+            block.advance(count)
 
 
-def _blocks(run: Run, source: BlobSource, stopped: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield the run's blocks, whole, in order."""
-    blob, size = run.blob, run.block_size
-    start = run.first * size
-    stop = min(start + len(run.futures) * size, blob.size)
-    with source.open_range(blob.uuid, start, stop, expected=blob.content, stopped=stopped) as stream:
+def _fetch(
+    blob: Blob, block: Block, source: BlobSource, shelf: Shelf | None, stopped: Callable[[], bool]
+) -> None:
+    """Fill the rest of the block from the server."""
+    known = blob.content
+    start = block.start + block.filled
+    with source.open_range(blob.uuid, start, block.end, expected=known, stopped=stopped) as stream:
         blob.admit(stream.content)
-        left = stop - start
-        block = bytearray()
-        for chunk in stream:
-            block += chunk
-            while len(block) >= min(size, left) > 0:
-                whole = min(size, left)
-                yield bytes(memoryview(block)[:whole])
-                left -= whole
-                block = block[whole:]
+        if shelf is not None and known is None:
+            shelf.note(blob.uuid, stream.content)
+        room = block.buffer[: block.size]
+        while got := stream.readinto(room[block.filled :]):
+            block.advance(got)

@@ -4,7 +4,7 @@ Used by the block cache of the filesystem and by `Artifact.open`, `as_stream`, `
 server shows is verified before a byte of it is handed on (`ranges`); a transfer that breaks goes on where
 it broke, with the same content or not at all.
 
-Threading: `Blobs` may be used by any number of threads; `_lock` guards `_places`, and no request is made
+Threading: `Blobs` may be used by any number of threads; `_lock` guards `_places` and `_pattern`, and no request is made
 under it. A `RangeStream` belongs to one thread.
 """
 
@@ -14,7 +14,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -26,11 +26,14 @@ from ivcapfs.client.origins import resolve_data_href
 from ivcapfs.client.rate import LeastRate, TooSlow
 from ivcapfs.client.retry import Retries, Stopped, never_stopped, worth_repeating
 from ivcapfs.client.transport import Transport
+from ivcapfs.config import KIB
 from ivcapfs.models import Content
 
 T = TypeVar("T")
 
 _MOST_PLACES = 4096
+_ANY = "{uuid}"
+_PIECE = 256 * KIB
 _ACCEPT = frozenset({416})
 _HEAD_REFUSED = (errors.BadRequest, errors.NotPermitted, errors.ServerFault)
 
@@ -61,7 +64,8 @@ class Blobs:
         self._api = api
         self._transport = transport
         self._lock = threading.Lock()
-        self._places: OrderedDict[str, Place] = OrderedDict()
+        self._places: OrderedDict[str, Place] = OrderedDict()  # guarded by _lock
+        self._pattern: str | None = None  # of the addresses of contents; guarded by _lock
 
     def open_range(
         self,
@@ -119,7 +123,7 @@ class Blobs:
             if not (place.cached and exc.status in ranges.MOVED):
                 raise
         self.forget(uuid)
-        return ask(self._place(uuid))
+        return ask(self._read_place(uuid))
 
     def forget(self, uuid: str) -> None:
         """Drop where the content of an artifact is; the next call asks for the record again."""
@@ -127,21 +131,33 @@ class Blobs:
             self._places.pop(uuid, None)
 
     def _place(self, uuid: str) -> Place:
-        """Return where a content is, from the record unless it is known."""
+        """Return where a content is: where it was, else where the last one suggests, else where its record says.
+
+        A wrong guess costs one request: what is not there is looked up (`at_its_place`), and what is there carries
+        the artifact's own uuid in its address.
+        """
         with self._lock:
             known = self._places.get(uuid)
             if known is not None:
                 self._places.move_to_end(uuid)
                 return known
+            if self._pattern is not None:
+                return Place(self._pattern.replace(_ANY, uuid), None, cached=True)
+        return self._read_place(uuid)
+
+    def _read_place(self, uuid: str) -> Place:
+        """Return where a content is, as its record says."""
         record = self._api.read_artifact(uuid)
         if not record.is_ready or not record.data_href:
             raise errors.NotReady(f"artifact {uuid} has no readable content: its status is {record.status}")
         url = resolve_data_href(self._transport.base, record.data_href)
+        place = Place(url, record.size, cached=True)
         with self._lock:
-            self._places[uuid] = Place(url, record.size, cached=True)
+            self._pattern = _pattern_of(url, uuid)
+            self._places[uuid] = place
             while len(self._places) > _MOST_PLACES:
                 self._places.popitem(last=False)
-        return Place(url, record.size, cached=False)
+        return replace(place, cached=False)
 
     def _head(self, uuid: str, place: Place) -> Content:
         what = f"asking for the content of {uuid}"
@@ -158,6 +174,11 @@ class Blobs:
             "GET", place.url, what=what, headers={"Range": "bytes=0-0"}, accept=_ACCEPT
         ) as stream:
             return ranges.shown_content(stream.status, stream.headers, place.size, what)
+
+
+def _pattern_of(url: str, uuid: str) -> str | None:
+    """Return an address with the uuid left open; None for one that is an artifact's alone, as a signed one is."""
+    return url.replace(uuid, _ANY) if url.count(uuid) == 1 and "?" not in url else None
 
 
 class RangeStream:
@@ -195,6 +216,7 @@ class RangeStream:
         self._exchange = contextlib.ExitStack()
         self._stream: Stream | None = None
         self._answer: ranges.Answer | None = None
+        self._skip = self._left = 0  # bytes of the present answer still to be dropped, and to be read
 
     def __enter__(self) -> Self:
         if self._position == self._stop:
@@ -209,19 +231,26 @@ class RangeStream:
         self._exchange.close()
 
     def __iter__(self) -> Iterator[bytes]:
+        buffer = memoryview(bytearray(min(_PIECE, max(1, self._stop - self._position))))
+        while got := self.readinto(buffer):
+            yield bytes(buffer[:got])
+
+    def readinto(self, view: memoryview) -> int:
+        """Read what has come, at least one byte, into `view`; 0 once all bytes asked for were read."""
         while self._position < self._stop:
             try:
-                yield from self._rest_of_answer()
+                got = self._read_some(view[: self._stop - self._position])
             except TooSlow:
                 raise
             except errors.TransportError as exc:
-                if self._position == self._stop:
-                    return
                 self._exchange.close()
                 self._pause(exc)
-            if self._position < self._stop:
-                self._exchange.close()
-                self._open()
+                got = 0
+            if got:
+                return got
+            self._exchange.close()
+            self._open()
+        return 0
 
     def _open(self) -> None:
         """Ask for what is missing, until there is an answer that brings it."""
@@ -248,7 +277,7 @@ class RangeStream:
             headers["If-Range"] = self._known.validator
         with contextlib.ExitStack() as exchange:
             stream = exchange.enter_context(
-                self._transport.stream("GET", place.url, what=self._what, headers=headers, accept=_ACCEPT)
+                self._transport.stream("GET", place.url, what=self._what, headers=headers, accept=_ACCEPT, direct=True)
             )
             refuse_encoding(stream, self._what)
             self._answer = ranges.read_answer(
@@ -261,48 +290,48 @@ class RangeStream:
                 what=self._what,
             )
             self._stream = stream
+            self._skip, self._left = self._answer.skip, self._answer.length
             self.content = self._known = self._answer.content
             self._exchange = exchange.pop_all()
 
-    def _rest_of_answer(self) -> Iterator[bytes]:
-        """Yield what the present answer brings of the bytes wanted."""
+    def _read_some(self, view: memoryview) -> int:
+        """Read from the present answer; 0 where it has brought all that it will, and that was not all."""
         assert self._answer is not None
-        skip, left = self._answer.skip, self._answer.length
-        for chunk in self._timed_chunks():
-            if skip:
-                dropped = min(skip, len(chunk))
-                skip -= dropped
-                chunk = chunk[dropped:]
-            if len(chunk) > left:
-                if self._answer.ends:
-                    raise errors.ProtocolError(f"{self._what}: the server sent more than it said")
-                chunk = chunk[:left]
-            if chunk:
-                left -= len(chunk)
-                self._position += len(chunk)
-                self._retries = None
-                yield chunk
-            if not left and not self._answer.ends:
-                return
-        if left:
-            raise errors.ConnectionBroken(f"{self._what}: {left} bytes are missing at the end")
+        scratch = memoryview(bytearray(_PIECE if self._skip else 1))
+        while self._skip:
+            self._skip -= self._timed_read(scratch[: self._skip])
+        if not self._left:
+            return 0
+        got = self._timed_read(view[: self._left])
+        self._left -= got
+        if not self._left and self._answer.ends and self._reads_on(scratch):
+            raise errors.ProtocolError(f"{self._what}: the server sent more than it said")
+        self._position += got
+        self._retries = None
+        return got
 
-    def _timed_chunks(self) -> Iterator[bytes]:
-        """Yield the chunks of the present answer, watching the rate and whether to stop."""
+    def _timed_read(self, view: memoryview) -> int:
+        """Read at least one byte, watching the rate and whether to stop."""
         assert self._stream is not None
-        parts = self._stream.chunks()
-        while True:
-            self._check_stopped()
-            began = self._transport.clock()
-            try:
-                part = next(parts, None)
-            except errors.DeadlineExceeded:
-                self._rate.waited(self._transport.clock() - began, 0)
-                raise
-            if part is None:
-                return
-            self._rate.waited(self._transport.clock() - began, len(part))
-            yield part
+        self._check_stopped()
+        began = self._transport.clock()
+        try:
+            got = self._stream.readinto(view)
+        except errors.DeadlineExceeded:
+            self._rate.waited(self._transport.clock() - began, 0)
+            raise
+        self._rate.waited(self._transport.clock() - began, got)
+        if not got:
+            raise errors.ConnectionBroken(f"{self._what}: {self._skip + self._left} bytes are missing at the end")
+        return got
+
+    def _reads_on(self, scratch: memoryview) -> bool:
+        """Return whether the body goes on behind its end; reading on also frees the connection for others."""
+        assert self._stream is not None
+        try:
+            return self._stream.readinto(scratch[:1]) > 0
+        except errors.TransportError:
+            return False
 
     def _check_stopped(self) -> None:
         if self._stopped():

@@ -47,6 +47,8 @@ class Stream:
         self._what = what
         self._check = check
         self._fail = fail
+        self._parts: Iterator[bytes] | None = None
+        self._rest = memoryview(b"")
         self.status = response.status_code
         self.headers = response.headers
 
@@ -69,6 +71,31 @@ class Stream:
             yield part
 
 
+    def readinto(self, view: memoryview) -> int:
+        """Read what has come of the body, at least one byte, into `view`.
+
+        Returns:
+            How many bytes; 0 at the end of the body.
+
+        Raises:
+            TransportError, Closing: as `chunks`.
+        """
+        self._check()
+        straight = self._response.extensions.get("readinto")
+        try:
+            if straight is not None:
+                return int(straight(view))
+            if not self._rest:
+                self._parts = self._parts or self._response.iter_raw()
+                self._rest = memoryview(next(self._parts, b""))
+        except faults.HTTPX_ERRORS as exc:
+            self._fail(exc, self._what)
+        taken = min(len(view), len(self._rest))
+        view[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
+        return taken
+
+
 class Patience:
     """A read time-out that shrinks, so that a peer cannot hold us by sending one byte now and then.
 
@@ -82,11 +109,19 @@ class Patience:
         self._clock = clock
         self.deadline = deadline
 
-    def __index__(self) -> int:
+    def left(self) -> float:
+        """Return how many seconds the next read may take.
+
+        Raises:
+            TimeoutError: none.
+        """
         left = self._idle if self.deadline is None else min(self._idle, self.deadline - self._clock())
         if left <= 0:
             raise TimeoutError("the bound for the whole exchange is reached")
-        return math.ceil(left)
+        return left
+
+    def __index__(self) -> int:
+        return math.ceil(self.left())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +132,7 @@ class Ask:
     headers: Headers
     content: Body | None
     what: str
+    direct: bool = False
 
     def redirected(self, status: int) -> Ask:
         """Return what to ask at the new address (RFC 9110, 15.4)."""
@@ -104,7 +140,7 @@ class Ask:
         if not becomes_get and not (status in (301, 302) and self.method == "POST"):
             return self
         kept = {name: value for name, value in self.headers.items() if name.lower() not in _BODY_HEADERS}
-        return Ask("GET", kept, None, self.what)
+        return Ask("GET", kept, None, self.what, self.direct)
 
 
 def refuse_encoding(stream: Stream, what: str) -> None:

@@ -25,6 +25,7 @@ from ivcapfs import errors
 from ivcapfs.client import faults, jsontext, wirelog
 from ivcapfs.client.auth import TokenSource, bearer
 from ivcapfs.client.connections import Connections
+from ivcapfs.client.direct import DirectTransport, is_proxied
 from ivcapfs.client.exchange import Ask, Body, Headers, JsonReply, Patience, Stream, refuse_encoding
 from ivcapfs.client.origins import OriginRules, redact
 from ivcapfs.client.retry import Clock, Retries, Sleep, worth_repeating
@@ -74,12 +75,16 @@ class Transport:
         self._connections = Connections(self.check_open)
         self._busy = 0
         no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        manners: dict[str, Any] = {
+            "follow_redirects": False,
+            "cookies": no_cookies,
+            "headers": {"User-Agent": "ivcapfs", "Accept-Encoding": "identity"},
+        }
+        self._direct = httpx.Client(transport=transport or DirectTransport(self._connections), **manners)
         self._client = httpx.Client(
             transport=transport,
+            **manners,
             mounts=dict.fromkeys(_THIS_MACHINE),
-            follow_redirects=False,
-            cookies=no_cookies,
-            headers={"User-Agent": "ivcapfs", "Accept-Encoding": "identity"},
             limits=httpx.Limits(
                 max_connections=self.limits.connections,
                 max_keepalive_connections=self.limits.connections,
@@ -147,6 +152,7 @@ class Transport:
         headers: Headers | None = None,
         content: Body | None = None,
         accept: frozenset[int] = frozenset(),
+        direct: bool = False,
     ) -> Iterator[Stream]:
         """Make one exchange, not repeated, whose answer's body is read by the caller within a ``with``.
 
@@ -156,13 +162,14 @@ class Transport:
         Args:
             content: sent in pieces; sent again on a redirect that keeps the method.
             accept: refusals (400 and up) that the caller wants to see as answers.
+            direct: whether the body is big: it then comes straight from the socket (see `direct`).
 
         Raises:
             ApiError, TransportError, Closing: as `request_json`.
         """
         allowance = self.limits.total + (len(content) / self.limits.least_rate if content else 0)
         patience = Patience(self.limits, self._clock, self._clock() + allowance)
-        ask = Ask(method, headers or {}, content, what)
+        ask = Ask(method, headers or {}, content, what, direct)
         with self._exchange(ask, url, patience, accept) as stream:
             patience.deadline = None
             yield stream
@@ -187,6 +194,7 @@ class Transport:
         with self._lock:
             self._lock.wait_for(lambda: self._busy == 0, timeout=_CLOSE_PATIENCE)
         self._client.close()
+        self._direct.close()
 
     def fail(self, exc: Exception, what: str) -> NoReturn:
         """Raise our exception for one of `faults.HTTPX_ERRORS`."""
@@ -262,14 +270,15 @@ class Transport:
         if ask.content is not None:
             headers["Content-Length"] = str(len(ask.content))
             content = self._pieces(ask.content)
+        client = self._direct if ask.direct and content is None and not is_proxied(url) else self._client
         idle = self.limits.idle
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
         try:
-            request = self._client.build_request(
+            request = client.build_request(
                 ask.method, url, headers=headers, content=content,
                 extensions={"timeout": timeouts, "trace": self._connections.trace},
             )  # fmt: skip
-            response = self._client.send(request, stream=True)
+            response = client.send(request, stream=True)
         except faults.HTTPX_ERRORS as exc:
             self.fail(exc, ask.what)
         except RuntimeError:

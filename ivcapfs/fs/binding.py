@@ -139,9 +139,7 @@ class Kernel(mfusepy.FUSE):
 
     def read(self, path: bytes | None, buf: Any, size: int, offset: int, fip: Any) -> int:
         """``read``."""
-        data = self.operations.read(fip.contents.fh, size, offset)
-        ctypes.memmove(buf, data, len(data))
-        return len(data)
+        return int(self.operations.read_into(fip.contents.fh, size, offset, _Copier(buf)))
 
     def release(self, path: bytes | None, fip: Any) -> int:
         """``release``."""
@@ -187,18 +185,34 @@ class Kernel(mfusepy.FUSE):
         return 0
 
 
+class _Copier:
+    """Copies one piece after the other into the kernel's buffer, without the interpreter's lock."""
+
+    __slots__ = ("_to",)
+
+    def __init__(self, buf: Any) -> None:
+        self._to = ctypes.cast(buf, ctypes.c_void_p).value or 0
+
+    def __call__(self, piece: memoryview) -> None:
+        """Copy the next piece."""
+        source = bytes(piece) if piece.readonly else ctypes.byref(ctypes.c_char.from_buffer(piece))
+        ctypes.memmove(self._to, source, len(piece))
+        self._to += len(piece)
+
+
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
 def _fill(told: Any, found: Attributes) -> None:
     """Write attributes into a ``struct stat``."""
-    told.st_mode, told.st_ino, told.st_nlink = found.mode, found.inode, found.links
-    told.st_uid, told.st_gid = found.uid, found.gid
-    told.st_size, told.st_blocks = found.size, found.sectors
-    seconds, nanoseconds = divmod(found.time_ns, 10**9)
-    for time in (told.st_atimespec, told.st_mtimespec, told.st_ctimespec):
-        time.tv_sec, time.tv_nsec = seconds, nanoseconds
+    mode, inode, size, time_ns, links, uid, gid = found
+    told.st_mode, told.st_ino, told.st_nlink, told.st_uid, told.st_gid = mode, inode, links, uid, gid
+    told.st_size, told.st_blocks = size, found.sectors
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    modified = told.st_mtimespec
+    modified.tv_sec, modified.tv_nsec = seconds, nanoseconds
+    told.st_atimespec = told.st_ctimespec = modified
 
 
 def _give(data: bytes, buf: Any, size: int) -> int:

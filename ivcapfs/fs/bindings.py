@@ -25,8 +25,8 @@ from ivcapfs.cache.transfer import Blob
 from ivcapfs.fs.nodes import Node, identity
 from ivcapfs.waits import Check, settle, submit, wait_for
 
-PATHS = 100_000
-"""Paths remembered. A path that fell out is treated as if the kernel had been told something else: safe, and rare."""
+PATHS = 200_000
+"""Paths remembered. One that is not is treated as if the kernel had been told something else: safe, and rare."""
 FORGET_SECONDS = 10.0
 RELEASE_SECONDS = 0.1
 """How long a lookup waits for a path to be released. The kernel tells of the last close after close(2) has returned, so
@@ -73,7 +73,7 @@ class Bindings:
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
         self._pins: dict[str, Pin] = {}  # guarded by _lock
-        self._told: LRUCache[str, object] = LRUCache(PATHS)  # identities; guarded by _lock
+        self._told: dict[str, object] = {}  # identities; guarded by _lock
         self._pages: LRUCache[str, Blob | bytes] = LRUCache(PATHS)  # contents; guarded by _lock
 
     def tell(self, path: str, node: Node) -> Node:
@@ -83,11 +83,15 @@ class Bindings:
             if pin is not None:
                 return pin.node
             known = identity(node)
+            if len(self._told) >= PATHS:
+                self._told.clear()
             self._told[path] = known if self._told.get(path, known) == known else _UNSURE
             return node
 
     def pinned(self, path: str) -> Node | None:
         """Return the node that an open path is bound to, or None."""
+        if not self._pins:  # the common case of a long listing; as good as a moment earlier, under the lock
+            return None
         with self._lock:
             pin = self._pins.get(path)
             return pin.node if pin is not None else None

@@ -18,10 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.reader import Reader
+from ivcapfs.cache.shelf import Shelf
 from ivcapfs.catalog.listing import Listing
 from ivcapfs.client import Connection, connect
-from ivcapfs.config import MountSettings
+from ivcapfs.config import CacheSettings, MountSettings
 from ivcapfs.errors import (
     ApiError,
     Closing,
@@ -35,6 +37,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.keptstderr import KeptStderr
+from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.mountpoint import unmount_lazily
 from ivcapfs.fs.operations import Operations
 
@@ -105,13 +108,10 @@ class MountedFileSystem:
         catalog = Listing(
             connection.api, connection.blobs, pool, refresh=self._settings.view.refresh, bound=bound
         )
+        tier = _tier(self._settings.cache)
+        shelf = Shelf(tier, self._settings.cache.block_size, connection.origin, connection.identity) if tier else None
         reader = Reader(
-            connection.blobs,
-            self._settings.cache,
-            origin=connection.origin,
-            identity=connection.identity,
-            bound=bound,
-            stopped=self._closing.is_set,
+            connection.blobs, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set
         )
         bindings = Bindings(kernel.forget, kernel_pool)
         try:
@@ -129,6 +129,7 @@ class MountedFileSystem:
             def on_ready() -> None:
                 words.restore()
                 log.info("serving %s at %s", self._settings.client.url, self._settings.mountpoint)
+                raise_read_ahead(self._settings.mountpoint, self._settings.read_ahead_kib)
                 self._ready()
 
             try:
@@ -179,6 +180,15 @@ def check_deployment(connection: Connection) -> None:
         raise MountError(f"{origin} does not answer like an IVCAP deployment: check the URL ({exc})") from exc
     except TransportError as exc:
         raise MountError(f"{origin} does not answer: {exc}") from exc
+
+
+def _tier(cache: CacheSettings) -> DiskTier | None:
+    """Return the tier on disk, where one is asked for.
+
+    Raises:
+        ConfigError: its folder cannot be used.
+    """
+    return DiskTier(DiskSettings(cache.folder, cache.folder_size)) if cache.folder is not None else None
 
 
 def _load_binding() -> tuple[type[Kernel], Callable[[], bool]]:

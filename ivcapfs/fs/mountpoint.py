@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +18,18 @@ from ivcapfs.errors import MountError
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
+CONNECTIONS = Path("/sys/fs/fuse/connections")
 UNMOUNT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of /proc/self/mountinfo."""
+    """One line of /proc/self/mountinfo; `device` is `major:minor`."""
 
     mountpoint: str
     kind: str
     source: str
+    device: str
 
 
 def mounts() -> list[Mount]:
@@ -36,7 +39,7 @@ def mounts() -> list[Mount]:
     found = []
     for fields in lines:
         kind, source = fields[fields.index("-") + 1 :][:2]
-        found.append(Mount(_unescape(fields[4]), kind, _unescape(source)))
+        found.append(Mount(_unescape(fields[4]), kind, _unescape(source), fields[2]))
     return found
 
 
@@ -110,6 +113,15 @@ def unmount(path: Path) -> None:
         reason = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
         advice = ": a program has a file or its working folder there" if "busy" in reason else ""
         raise MountError(f"{path} cannot be unmounted{advice} ({reason})")
+    _await_end(mount)
+
+
+def _await_end(mount: Mount) -> None:
+    """Wait, within a bound, until the mount's process has let go of its connection: its work is done then."""
+    connection = CONNECTIONS / mount.device.rpartition(":")[2]
+    end = time.monotonic() + UNMOUNT_SECONDS
+    while connection.exists() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def unmount_lazily(path: Path) -> None:

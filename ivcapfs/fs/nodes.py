@@ -10,7 +10,7 @@ import json
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from ivcapfs.config import ViewSettings
 from ivcapfs.models import ArtifactRecord, inode_of
@@ -21,9 +21,8 @@ SECTOR = 512
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What stat(2) tells; sizes in bytes, times in nanoseconds since the epoch."""
+class Attributes(NamedTuple):
+    """What stat(2) tells; sizes in bytes, times in nanoseconds since the epoch. A tuple: a listing makes many."""
 
     mode: int
     inode: int

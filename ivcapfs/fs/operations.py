@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ivcapfs.cache.reader import Handle, Reader
+from ivcapfs.cache.reader import Handle, Reader, Sink
 from ivcapfs.cache.transfer import Blob
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.names import Parts
@@ -154,16 +154,24 @@ class Operations:
         reading = self._reader.open(pin.content) if isinstance(pin.content, Blob) else pin.content
         return Opened(self._enter(_File(path, pin.node, reading)), pin.keep_cache)
 
-    @answers
     def read(self, handle: int, size: int, offset: int) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
+        pieces: list[bytes] = []
+        self.read_into(handle, size, offset, lambda view: pieces.append(bytes(view)))
+        return b"".join(pieces)
+
+    @answers
+    def read_into(self, handle: int, size: int, offset: int, sink: Sink) -> int:
+        """Hand the bytes of [offset, offset + size) to `sink`; return how many, fewer only at the end of the file."""
         file = self._file(handle)
         if not file.was_read:
             file.was_read = True
             self._bindings.confirm(file.path)
-        if isinstance(file.reading, bytes):
-            return file.reading[offset : offset + size]
-        return self._reader.read(file.reading, offset, size, self._check)
+        if isinstance(file.reading, Handle):
+            return self._reader.read_into(file.reading, offset, size, sink, self._check)
+        piece = memoryview(file.reading)[offset : offset + size]
+        sink(piece)
+        return len(piece)
 
     @answers
     def release(self, handle: int) -> None:
@@ -198,7 +206,7 @@ class Operations:
         if not isinstance(folder, _Folder):
             raise BadHandle("not an open folder")
         if folder.entries is None or offset == 0:
-            folder.entries = [Entry(".", None), Entry("..", None), *self._tree.entries(folder.parts, self._check)]
+            folder.entries = [(".", None), ("..", None), *self._tree.entries(folder.parts, self._check)]
         return self._told(folder.parts, folder.entries, offset, plus=plus)
 
     @answers
@@ -230,6 +238,10 @@ class Operations:
             "f_files": len(known),
             "f_namemax": NAME_MAX,
         }
+
+    def destroy(self, path: str) -> None:
+        """End: the mount is gone. Whoever unmounted waits until this returns (see `mountpoint.unmount`)."""
+        self._reader.shutdown()
 
     # -- handles -------------------------------------------------------------------------------------------------
 
@@ -274,7 +286,7 @@ class Operations:
         """Iterate a folder's entries with what the kernel is told about each."""
         base = "/" + "/".join(parts) if parts else ""
         for index in range(offset, len(entries)):
-            name, node = entries[index].name, entries[index].node
+            name, node = entries[index]
             path = f"{base}/{name}"
             shown = node and (self._bindings.pinned(path) or node)
             yield name, attributes(shown, self._view) if shown else None, index + 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from ivcapfs.catalog.interface import Catalog
@@ -25,12 +24,8 @@ ARTIFACTS_INODE = 2
 BY_ID_INODE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a folder. `node` is None where its size is not known without asking: stat(2) will ask."""
-
-    name: str
-    node: Node | None
+Entry = tuple[str, Node | None]
+"""A name, and what it is; None where its size is not known without asking: stat(2) will ask."""
 
 
 class View(Protocol):
@@ -44,7 +39,7 @@ class View(Protocol):
         """
         ...
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[tuple[str, Node | None]]:
+    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
         """List a folder below the view.
 
         Raises:
@@ -69,7 +64,7 @@ class ArtifactsView:
             return FolderNode(_inode(parts), self._time(found))
         return FileNode(found, self._catalog.size(found, check))
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[tuple[str, Node | None]]:
+    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
         """See `View.entries`."""
         folder = self._catalog.namespace(check).find(parts)
         if folder is None:
@@ -118,8 +113,8 @@ class Tree:
             NoSuchEntry, NotAFolder: there is no such folder.
         """
         if not parts:
-            return (Entry(name, view.node((), check)) for name, view in self._views.items())
-        return (Entry(name, node) for name, node in self._view(parts[0]).entries(parts[1:], check))
+            return ((name, view.node((), check)) for name, view in self._views.items())
+        return self._view(parts[0]).entries(parts[1:], check)
 
     def _view(self, name: str) -> View:
         try:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivcapfs.cache.readahead import AHEAD_BLOCKS, BEHIND_BLOCKS, ReadAhead
+from ivcapfs.cache.readahead import (
+    ENOUGH,
+    FIRST_WINDOW,
+    LONGEST,
+    MOST_TRANSFERS,
+    NEAR_AHEAD,
+    NEAR_BEHIND,
+    Pace,
+    ReadAhead,
+)
 
 BLOCK = 1024
 LARGEST = 16 * BLOCK
@@ -15,82 +24,141 @@ reads = st.tuples(st.integers(0, 200 * BLOCK), st.integers(1, 6 * BLOCK))
 
 @given(*[reads])
 def test_a_first_read_is_never_followed_by_read_ahead(read: tuple[int, int]) -> None:
-    assert ReadAhead(BLOCK, LARGEST).window(*read) == 0
+    ahead = ReadAhead(BLOCK)
+    assert ahead.window(*read, LARGEST) == 0 and ahead.transfer == BLOCK
 
 
-@given(st.lists(reads), st.integers(0, 40 * BLOCK))
+@given(st.lists(st.tuples(reads, st.integers(0, 40 * BLOCK))))
 def test_read_ahead_is_never_negative_and_never_beyond_the_largest_window(
-    sequence: list[tuple[int, int]], largest: int
+    sequence: list[tuple[tuple[int, int], int]],
 ) -> None:
-    ahead, front = ReadAhead(BLOCK, largest), 0
-    for offset, size in sequence:
-        window = ahead.window(offset, size)
-        near = front - BEHIND_BLOCKS * BLOCK <= offset <= front + AHEAD_BLOCKS * BLOCK
-        front = max(front, offset + size) if near else offset + size
-        assert window >= 0
-        assert offset + size + window <= front + largest
+    ahead = ReadAhead(BLOCK)
+    for (offset, size), largest in sequence:
+        window = ahead.window(offset, size, largest)
+        assert 0 <= window <= largest + 6 * BLOCK or ahead.ahead == offset + size + window
+        assert ahead.size <= largest or not window
+        assert window == 0 or offset + size + window <= max(ahead.front + largest, ahead.ahead)
+        assert ahead.transfer & (ahead.transfer - 1) == 0 and BLOCK <= ahead.transfer <= LONGEST * BLOCK
 
 
 @given(st.lists(reads))
 def test_read_ahead_can_be_switched_off(sequence: list[tuple[int, int]]) -> None:
-    ahead = ReadAhead(BLOCK, 0)
-    assert [ahead.window(*read) for read in sequence] == [0] * len(sequence)
+    ahead = ReadAhead(BLOCK)
+    assert [ahead.window(*read, 0) for read in sequence] == [0] * len(sequence)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, unique=True))
 def test_reads_here_and_there_are_never_followed_by_read_ahead(places: list[int]) -> None:
-    ahead = ReadAhead(BLOCK, LARGEST)
-    apart = (BEHIND_BLOCKS + AHEAD_BLOCKS + 4) * BLOCK
-    assert [ahead.window(place * apart, 100) for place in places] == [0] * len(places)
+    ahead = ReadAhead(BLOCK)
+    apart = (NEAR_BEHIND + NEAR_AHEAD + 4) * BLOCK
+    assert [ahead.window(place * apart, 100, LARGEST) for place in places] == [0] * len(places)
+    assert ahead.transfer == BLOCK
 
 
 @pytest.mark.parametrize("size", [BLOCK // 8, BLOCK // 2, BLOCK, 4 * BLOCK])
-def test_who_reads_on_gets_a_window_that_grows_to_the_largest(size: int) -> None:
-    ahead = ReadAhead(BLOCK, LARGEST)
-    windows = [ahead.window(offset, size) for offset in range(0, 100 * BLOCK, size)]
-    opened = [window for window in windows if window]
-    assert opened == sorted(opened)
-    assert opened[0] == BLOCK and opened[-1] == LARGEST
+def test_who_reads_on_gets_a_window_that_doubles_up_to_the_largest(size: int) -> None:
+    ahead, sizes = ReadAhead(BLOCK), [0]
+    for offset in range(0, 100 * BLOCK, size):
+        ahead.window(offset, size, LARGEST)
+        if ahead.size != sizes[-1]:
+            sizes.append(ahead.size)
+    assert sizes == [0, FIRST_WINDOW * BLOCK, 2 * FIRST_WINDOW * BLOCK, LARGEST]
 
 
 @pytest.mark.parametrize("size", [BLOCK // 8, BLOCK])
 def test_what_was_fetched_ahead_never_leaves_the_reader_without(size: int) -> None:
     """From the first window on, every later block was asked for before its reader came to it."""
-    ahead = ReadAhead(BLOCK, LARGEST)
+    ahead = ReadAhead(BLOCK)
     fetched = 0
     for offset in range(0, 100 * BLOCK, size):
         if fetched:
             assert offset + size <= fetched
-        window = ahead.window(offset, size)
+        window = ahead.window(offset, size, LARGEST)
         if window:
             fetched = offset + size + window
 
 
 @pytest.mark.parametrize("size", [BLOCK // 8, BLOCK])
 def test_requests_out_of_order_count_as_reading_on(size: int) -> None:
-    ahead = ReadAhead(BLOCK, LARGEST)
+    ahead = ReadAhead(BLOCK)
     windows = []
     for offset in range(0, 100 * BLOCK, 2 * size):
-        windows.append(ahead.window(offset + size, size))
-        windows.append(ahead.window(offset, size))
+        windows.append(ahead.window(offset + size, size, LARGEST))
+        windows.append(ahead.window(offset, size, LARGEST))
     assert max(windows) >= LARGEST
     assert ahead.size == LARGEST
 
 
 def test_a_small_skip_counts_as_reading_on() -> None:
-    ahead = ReadAhead(BLOCK, LARGEST)
-    windows = [ahead.window(offset, BLOCK // 2) for offset in range(0, 40 * BLOCK, BLOCK)]
+    ahead = ReadAhead(BLOCK)
+    windows = [ahead.window(offset, BLOCK // 2, LARGEST) for offset in range(0, 40 * BLOCK, BLOCK)]
     assert max(windows) == LARGEST
 
 
 def test_one_read_elsewhere_closes_the_window() -> None:
-    ahead = ReadAhead(BLOCK, LARGEST)
+    ahead = ReadAhead(BLOCK)
     for offset in range(0, 40 * BLOCK, BLOCK):
-        ahead.window(offset, BLOCK)
-    assert ahead.window(500 * BLOCK, BLOCK) == 0
-    assert ahead.window(501 * BLOCK, BLOCK) == BLOCK
+        ahead.window(offset, BLOCK, LARGEST)
+    assert ahead.window(500 * BLOCK, BLOCK, LARGEST) == 0 and ahead.transfer == BLOCK
+    assert ahead.window(501 * BLOCK, BLOCK, LARGEST) == FIRST_WINDOW * BLOCK
 
 
 def test_reading_the_same_place_again_opens_no_window() -> None:
-    ahead = ReadAhead(BLOCK, LARGEST)
-    assert [ahead.window(0, BLOCK) for _ in range(10)] == [0] * 10
+    ahead = ReadAhead(BLOCK)
+    assert [ahead.window(0, BLOCK, LARGEST) for _ in range(10)] == [0] * 10
+
+
+def test_a_window_that_found_no_room_shrinks_and_grows_again() -> None:
+    ahead = ReadAhead(BLOCK)
+    for offset in range(0, 40 * BLOCK, BLOCK):
+        ahead.window(offset, BLOCK, LARGEST)
+    ahead.fall_back(42 * BLOCK)
+    assert (ahead.ahead, ahead.size) == (42 * BLOCK, 2 * BLOCK)
+    assert [ahead.window(at * BLOCK, BLOCK, LARGEST) for at in (40, 41, 42)] == [4 * BLOCK, 0, 8 * BLOCK]
+    ahead.fall_back(0)
+    assert (ahead.ahead, ahead.size) == (43 * BLOCK, 0)
+
+
+def test_a_window_shrinks_with_its_share() -> None:
+    ahead = ReadAhead(BLOCK)
+    for offset in range(0, 40 * BLOCK, BLOCK):
+        ahead.window(offset, BLOCK, LARGEST)
+    ahead.window(40 * BLOCK, BLOCK, 2 * BLOCK)
+    assert ahead.size == 2 * BLOCK and ahead.transfer == BLOCK
+
+
+# -- the pace ----------------------------------------------------------------------------------------------------
+
+LONG = LONGEST * BLOCK
+
+
+@pytest.mark.parametrize(
+    ("rate", "transfers"),
+    [(1, MOST_TRANSFERS), (ENOUGH / 100, MOST_TRANSFERS), (ENOUGH / 5, 5), (ENOUGH, 2), (1e12, 2)],
+)
+def test_slow_connections_get_many_transfers_and_fast_ones_two(rate: float, transfers: int) -> None:
+    pace = Pace(BLOCK)
+    pace.note(LONG, LONG / rate)
+    assert pace.transfers == transfers
+    assert pace.largest(10**9) == transfers * LONG
+    assert pace.largest(BLOCK) == BLOCK
+
+
+def test_before_anything_is_known_two_transfers() -> None:
+    assert Pace(BLOCK).transfers == 2
+
+
+def test_short_transfers_and_broken_clocks_tell_nothing() -> None:
+    pace = Pace(BLOCK)
+    pace.note(BLOCK, 1000.0)
+    pace.note(LONG, 0.0)
+    pace.note(LONG, -1.0)
+    assert pace.rate == 0
+
+
+def test_the_pace_follows_what_was_seen_lately() -> None:
+    pace = Pace(BLOCK)
+    pace.note(LONG, LONG / ENOUGH)
+    for _ in range(30):
+        pace.note(LONG, LONG / 1000)
+    assert pace.transfers == MOST_TRANSFERS

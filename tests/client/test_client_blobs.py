@@ -32,6 +32,13 @@ DATA = random.Random(7).randbytes(300_000)
 E1 = Content('"e1"', len(DATA), strong=True)
 
 
+@pytest.fixture(autouse=True, params=["direct", "proxied"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test over both transports: the rules are the same."""
+    if request.param == "proxied":
+        monkeypatch.setattr("ivcapfs.client.transport.is_proxied", lambda url: True)
+
+
 def read(connection: Connection, start: int = 0, stop: int = len(DATA), expected: Content | None = None) -> bytes:
     """Read some bytes."""
     with connection.blobs.open_range(UUID, start, stop, expected=expected) as stream:
@@ -378,18 +385,53 @@ def test_an_external_address_of_the_platform_itself_is_asked_at_the_base() -> No
     assert "authorization" in origin.asked[-1].headers
 
 
-def test_the_cache_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ivcapfs.client.blobs._MOST_PLACES", 2)
-    uuids = [UUID[:-1] + digit for digit in "1234"]
+UUIDS = [UUID[:-1] + digit for digit in "1234"]
+
+
+def many(query: str = "", wrong: str = "") -> Answer:
+    """Serve any artifact's content at an address with its uuid and `query`, but that of the artifact `wrong`."""
 
     def answer(asked: Asked) -> Reply:
-        return ranged(DATA)(asked) if asked.path.endswith("/blob") else as_json(record(id=asked.path[-36:]))
+        uuid = asked.path.split("/")[-1][-36:]
+        if asked.path.startswith("/there/"):
+            return Reply(404) if uuid == wrong else ranged(DATA)(asked)
+        if asked.path.startswith("/elsewhere/"):
+            return ranged(DATA)(asked)
+        place = "elsewhere" if uuid == wrong else "there"
+        return as_json(record(id=uuid, **{"data-href": f"/{place}/{uuid}{query}"}))
 
-    with Origin(answer) as origin, client(origin.url) as connection:
-        for uuid in uuids * 2:
-            with connection.blobs.open_range(uuid, 0, 1, expected=None) as stream:
-                assert b"".join(stream) == DATA[:1]
+    return answer
+
+
+def read_all(connection: Connection, uuids: list[str]) -> None:
+    for uuid in uuids:
+        with connection.blobs.open_range(uuid, 0, 1, expected=None) as stream:
+            assert b"".join(stream) == DATA[:1]
+
+
+def test_the_cache_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ivcapfs.client.blobs._MOST_PLACES", 2)
+    with Origin(many(query="?signed=1")) as origin, client(origin.url) as connection:
+        read_all(connection, UUIDS * 2)
     assert len(origin.asked) == 16
+
+
+def test_a_signed_address_is_never_guessed_from_anothers() -> None:
+    with Origin(many(query="?signed=1")) as origin, client(origin.url) as connection:
+        read_all(connection, UUIDS)
+    assert len(origin.asked) == 8
+
+
+def test_once_one_address_is_known_the_others_records_need_not_be_read() -> None:
+    with Origin(many()) as origin, client(origin.url) as connection:
+        read_all(connection, UUIDS)
+    assert len(origin.asked) == 5
+
+
+def test_a_wrong_guess_of_an_address_is_put_right_by_the_record() -> None:
+    with Origin(many(wrong=UUIDS[2])) as origin, client(origin.url) as connection:
+        read_all(connection, UUIDS)
+    assert {asked.path.split("/")[1] for asked in origin.asked} >= {"there", "elsewhere"}
 
 
 # head

@@ -35,7 +35,7 @@ class World:
         self.forgotten: list[str] = []
         self.interrupting = threading.Event()
         self.reader = Reader(
-            self.source, CacheSettings(block_size=1024, memory=1 << 20, workers=4), origin="o", identity="i", bound=20
+            self.source, CacheSettings(block_size=1024, memory=1 << 20, workers=4), bound=20
         )
         bindings = Bindings(self.forgotten.append, AtOnce())
         self.fs = Operations(self.catalog, self.reader, bindings, view or ViewSettings(), self._check)
