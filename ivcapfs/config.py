@@ -146,7 +146,7 @@ class MountSettings:
     debug: bool = False
     log_file: Path | None = None
     threads: int = 256
-    read_ahead_kib: int = 4096
+    read_ahead_kib: int = 1024
 
 
 def client_settings(
@@ -269,7 +269,8 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
         else:
             continue
         group = top / path.lstrip("/")
-        limits += [limit for folder in (group, *group.parents) if (limit := _number_in(folder / name))]
+        above = [folder for folder in (group, *group.parents) if folder.is_relative_to(top)]
+        limits += [limit for folder in above if (limit := _number_in(folder / name)) is not None]
     return min(limits)
 
 

@@ -24,7 +24,7 @@ OPTIONS = {
     "refresh=SECONDS": "how old a listing may be (30)",
     "cache-size=SIZE": "memory for all blocks (a quarter of what there is, at most 1G)",
     "read-ahead=SIZE": "the largest read-ahead of one file (128M; 0: none)",
-    "read-ahead-kb=KIB": "the kernel's own read-ahead, where root mounts (4096; 0: the kernel's default)",
+    "read-ahead-kb=KIB": "the kernel's own read-ahead, where root mounts (1024; 0: the kernel's default)",
     "cache-dir=DIR": "keep blocks there, for later mounts; of this user alone",
     "cache-dir-size=SIZE": "what the blocks there may take (20G)",
     "timeout=SECONDS": "how long a request may take without any progress (20)",
@@ -140,7 +140,7 @@ def _view(given: dict[str, str]) -> ViewSettings:
 
 
 def _read_ahead_kib(given: dict[str, str]) -> int:
-    text = given.get("read-ahead-kb", "4096")
+    text = given.get("read-ahead-kb", "1024")
     if not text.isascii() or not text.isdigit():
         raise ConfigError(f"read-ahead-kb must be a number of KiB, not {text!r}")
     return int(text)

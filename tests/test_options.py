@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcapfs.config import CacheSettings, Limits, MountSettings, ViewSettings
+from ivcapfs.config import CacheSettings, Limits, MountSettings, ViewSettings, memory_limit
 from ivcapfs.errors import ConfigError
 from ivcapfs.options import OPTIONS, absolute, mount_settings, parse_options
 
@@ -37,8 +37,11 @@ def test_without_options_everything_is_as_documented(mountpoint: Path) -> None:
 
 def test_the_documented_defaults_are_the_real_ones() -> None:
     assert "(30)" in OPTIONS["refresh=SECONDS"] and ViewSettings().refresh == 30
-    assert "(256M)" in OPTIONS["cache-size=SIZE"] and CacheSettings().memory == 256 << 20
-    assert "(16M" in OPTIONS["read-ahead=SIZE"] and CacheSettings().read_ahead == 16 << 20
+    assert "a quarter" in OPTIONS["cache-size=SIZE"] and "1G" in OPTIONS["cache-size=SIZE"]
+    assert CacheSettings().memory == min(1 << 30, memory_limit() // 4)
+    assert "(128M" in OPTIONS["read-ahead=SIZE"] and CacheSettings().read_ahead == 128 << 20
+    assert "(1024" in OPTIONS["read-ahead-kb=KIB"] and settings(Path("/mnt")).read_ahead_kib == 1024
+    assert "(20G)" in OPTIONS["cache-dir-size=SIZE"] and CacheSettings().folder_size == 20 << 30
     assert "(20)" in OPTIONS["timeout=SECONDS"] and Limits().idle == 20
 
 
@@ -61,7 +64,7 @@ def test_every_option_arrives(mountpoint: Path, tmp_path: Path) -> None:
 
 
 def test_every_documented_option_is_known(mountpoint: Path) -> None:
-    values = {"USER": "0", "GROUP": "0", "OCTAL": "022", "SECONDS": "5", "SIZE": "1M", "FILE": "x"}
+    values = {"USER": "0", "GROUP": "0", "OCTAL": "022", "SECONDS": "5", "SIZE": "1M", "FILE": "x", "DIR": "y", "KIB": "64"}
     for option in OPTIONS:
         name, _, kind = option.partition("=")
         assert parse_options([f"{name}={values[kind]}" if kind else name]) == {name: values[kind] if kind else ""}
@@ -113,6 +116,7 @@ def test_what_a_mount_does_anyway_is_taken_without_a_word(word: str) -> None:
         ("gid=99999999999999999999", "gid"),
         ("cache-size=big", "big"),
         ("read-ahead=-1", "-1"),
+        ("read-ahead-kb=x", "read-ahead-kb"),
         ("allow_other,allow_root", "exclude each other"),
     ],
 )
@@ -132,10 +136,22 @@ def test_users_and_groups_may_be_given_by_name(mountpoint: Path) -> None:
     assert (found.uid, found.gid) == (0, 0)
 
 
-def test_a_large_read_ahead_is_within_the_budget_of_all(mountpoint: Path) -> None:
-    cache = settings(mountpoint, "read-ahead=128M").cache
-    assert cache.read_ahead <= cache.read_ahead_total
-    assert settings(mountpoint, "read-ahead=0").cache.read_ahead == 0
+def test_sizes_of_the_cache_arrive(mountpoint: Path, tmp_path: Path) -> None:
+    cache = settings(mountpoint, f"read-ahead=0,cache-dir={tmp_path / 'blocks'},cache-dir-size=1G").cache
+    assert (cache.read_ahead, cache.folder, cache.folder_size) == (0, tmp_path / "blocks", 1 << 30)
+    assert settings(mountpoint, "read-ahead-kb=0").read_ahead_kib == 0
+
+
+def test_memory_is_bounded_by_the_control_group_and_those_above_it(tmp_path: Path) -> None:
+    whole = memory_limit(tmp_path)
+    for folder in (tmp_path, tmp_path / "memory"):
+        folder.mkdir(exist_ok=True)
+        for name, limit in (("memory.max", "123456789"), ("memory.limit_in_bytes", "123456789")):
+            (folder / name).write_text(f"{limit}\n")
+    assert memory_limit(tmp_path) == 123456789 < whole
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert memory_limit(tmp_path) == whole
 
 
 # -- places ------------------------------------------------------------------------------------------------------

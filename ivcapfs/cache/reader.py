@@ -47,7 +47,7 @@ class Handle:
 
 @dataclass(slots=True, eq=False)
 class _Read:
-    """One read on its way. Attributes but the first two are guarded by the reader's lock while it plans.
+    """One read on its way.
 
     Attributes:
         end: where it ends.
@@ -135,10 +135,8 @@ class Reader:
         """Hand the bytes of [offset, offset + size) to `sink`, in order; return how many, fewer only at the file's end.
 
         Raises:
-            ContentChanged: the server has other content now.
             BadHandle: the handle was closed.
-            DeadlineExceeded: nothing came, or no memory became free, for as long as the bound.
-            TransportError, ApiError, ProtocolError: the bytes cannot be had.
+            ContentChanged, DeadlineExceeded, TransportError, ApiError, ProtocolError: the bytes cannot be had.
         """
         if not handle.is_open:
             raise BadHandle("read of a closed handle")
