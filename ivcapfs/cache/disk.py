@@ -157,6 +157,16 @@ class DiskTier:
             self._begin()
             self._changed.notify_all()
 
+    def forget(self, key: BlockKey) -> None:
+        """Remove a block that turned out to be untrue. Raises nothing, whatever the disk does."""
+        digest = digest_of(key)
+        with self._lock:
+            folder = self._folder
+            waiting = self._queue.pop(digest, None)
+            self._queued -= len(waiting) + QUEUE_ENTRY if waiting is not None else 0
+        if folder is not None:
+            folder.remove(digest.hex())
+
     def flush(self, seconds: float) -> None:
         """Wait until everything handed over is written or dropped, or that time is over."""
         with self._lock:

@@ -40,6 +40,10 @@ class Tier(Protocol):
         """Keep a block, some time soon, if there is room within `patience` seconds."""
         ...
 
+    def forget(self, key: BlockKey) -> None:
+        """Remove a block."""
+        ...
+
     def flush(self, seconds: float) -> None:
         """Wait until what was put is kept, or that time is over."""
         ...
@@ -73,8 +77,14 @@ class Shelf:
             return None
         return Content(str(validator), int(size), bool(strong))
 
-    def note(self, uuid: str, content: Content) -> None:
-        """Keep which content the artifact has."""
+    def note(self, uuid: str, content: Content, *, again: bool = False) -> None:
+        """Keep which content the artifact has.
+
+        Args:
+            again: whether another content may be noted, which was not true.
+        """
+        if again:
+            self._tier.forget(self._key(uuid, _NOTE, 0))
         text = json.dumps([content.validator, content.size, content.strong]).encode()
         if len(text) <= NOTE_SIZE:
             self._tier.put(self._key(uuid, _NOTE, 0), text.ljust(NOTE_SIZE))

@@ -134,7 +134,7 @@ def _fetch(
     with source.open_range(blob.uuid, start, block.end, expected=known, stopped=stopped) as stream:
         blob.admit(stream.content)
         if shelf is not None and known is None:
-            shelf.note(blob.uuid, stream.content)
+            shelf.note(blob.uuid, stream.content, again=not blob.trusts_shelf)
         room = block.buffer[: block.size]
         while got := stream.readinto(room[block.filled :]):
             block.advance(got)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.shelf import LONG, Shelf
 from ivcapfs.config import CacheSettings
+from ivcapfs.errors import ContentChanged
 from ivcapfs.models import BlockKey, Content
 from ivcapfs.waits import never
 from tests.fakes import FakeSource, uuid_of, wait_until
@@ -39,6 +42,9 @@ class FakeTier:
 
     def put(self, key: BlockKey, block: memoryview | bytes, patience: float = 0.0) -> None:
         assert self.blocks.setdefault(key, bytes(block)) == bytes(block)
+
+    def forget(self, key: BlockKey) -> None:
+        self.blocks.pop(key, None)
 
     def flush(self, seconds: float) -> None:
         """Nothing is queued."""
@@ -97,8 +103,6 @@ def test_the_content_is_noted_unless_its_validator_is_too_long() -> None:
 
 def read_all(source: FakeSource, tier: FakeTier, size: int = SIZE) -> bytes:
     """Read the artifact by a mount of its own."""
-    from ivcapfs.cache.reader import Reader
-
     stop = threading.Event()
     settings = CacheSettings(block_size=UNIT, memory=64 * UNIT, read_ahead=16 * UNIT, workers=4)
     reader = Reader(source, settings, shelf=shelf(tier), bound=20.0, stopped=stop.is_set)
@@ -133,3 +137,22 @@ def test_only_what_is_missing_is_fetched_again() -> None:
     source.requests.clear()
     assert read_all(source, tier) == DATA
     assert 0 < sum(stop - start for _, start, stop in source.requests) < SIZE
+
+
+def test_a_content_that_changed_is_stale_once_and_then_read_anew_also_by_later_mounts() -> None:
+    source, tier = FakeSource(), FakeTier()
+    source.put(UUID, DATA)
+    read_all(source, tier)
+    for key in [key for key in tier.blocks if key.number == 0 and key.validator != "content"]:
+        del tier.blocks[key]
+    other = random.Random(4).randbytes(SIZE)
+    source.put(UUID, other, '"2"')
+    reader = Reader(
+        source, CacheSettings(block_size=UNIT, memory=64 * UNIT, read_ahead=0, workers=4), shelf=shelf(tier), bound=20.0
+    )
+    with pytest.raises(ContentChanged):
+        reader.read(reader.open(reader.blob(UUID, SIZE)), 0, SIZE, never)
+    assert reader.read(reader.open(reader.blob(UUID, SIZE)), 0, SIZE, never) == other
+    reader.shutdown()
+    assert shelf(tier).content(UUID) == Content('"2"', SIZE)
+    assert read_all(source, tier) == other
