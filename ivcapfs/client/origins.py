@@ -8,6 +8,7 @@ Addresses are parsed with httpx's own parser only, so that what was checked is w
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import socket
@@ -20,6 +21,7 @@ from ivcapfs.errors import OriginRefused
 _PORTS = {"http": 80, "https": 443}
 _URL_TAIL = re.compile(r"(https?://)(?:[^\s/?#\"'@]*@)?([^\s?#\"']*)(?:[?#][^\s\"']*)?", re.IGNORECASE)
 _BLOBS = "/1/artifacts/"
+_REMEMBERED = 1024
 
 
 def redact(url: str | httpx.URL) -> str:
@@ -71,7 +73,7 @@ def is_loopback_host(host: str) -> bool:
 
 
 class OriginRules:
-    """What the settings say about addresses. Immutable.
+    """What the settings say about addresses. Immutable, but for what it remembers of `check`.
 
     Args:
         settings: the deployment, the further trusted origins, and whether plain http is allowed.
@@ -82,11 +84,12 @@ class OriginRules:
 
     def __init__(self, settings: ClientSettings) -> None:
         self._allow_http = settings.allow_http
+        self.check = functools.lru_cache(_REMEMBERED)(self._check)  # a content is asked for block by block
         self.base = self.check(settings.url)
         trusted = {origin_of(self.check(origin)) for origin in settings.trusted_origins}
         self._may_see_token = frozenset(trusted | {origin_of(self.base)})
 
-    def check(self, url: str | httpx.URL) -> httpx.URL:
+    def _check(self, url: str | httpx.URL) -> httpx.URL:
         """Return `url`, parsed, if ivcapfs may talk to it at all.
 
         Raises:
