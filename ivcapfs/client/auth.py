@@ -7,6 +7,8 @@ call from any thread.
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Protocol
 
 from ivcapfs.config import Secret
@@ -65,3 +67,20 @@ def bearer(token: Secret) -> str:
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigError("the token holds characters that no token has: is it on one line, without quotes?")
     return f"Bearer {text}"
+
+
+def identity_of(secret: Secret | None, account_id: str | None = None) -> str:
+    """Return a short text that tells identities apart without telling anything else, for cache keys.
+
+    A token lives for hours, what was read for longer: so it is the subject of a JWT that counts (RFC 7519, 4.1), not
+    its text. Nothing is verified here: whoever could forge it has the cache's folder already.
+    """
+    if secret is None:
+        return "anonymous"
+    try:
+        payload = secret.reveal().split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        subject = json.dumps([account_id, claims.get("iss"), claims["sub"]])
+    except (IndexError, KeyError, ValueError, AttributeError, TypeError, RecursionError):
+        return secret.fingerprint()
+    return Secret(subject).fingerprint()

@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 
 from ivcapfs.client.api import Api
-from ivcapfs.client.auth import TokenSource, given
+from ivcapfs.client.auth import TokenSource, given, identity_of
 from ivcapfs.client.blobs import Blobs
 from ivcapfs.client.transport import Transport
 from ivcapfs.client.tus import Uploads
@@ -25,8 +25,7 @@ class Connection:
 
     Attributes:
         origin: the deployment's URL, for cache keys.
-        identity: a fingerprint of the token or "anonymous", for cache keys: what one may read, another may
-            not.
+        identity: stands for who the token is, or "anonymous", for cache keys: what one may read, another may not.
     """
 
     transport: Transport
@@ -73,5 +72,5 @@ def connect(
         blobs=Blobs(api, wire),
         uploads=Uploads(api, wire),
         origin=settings.url.rstrip("/"),
-        identity=settings.token.fingerprint() if settings.token else "anonymous",
+        identity=identity_of(settings.token, settings.account_id),
     )
