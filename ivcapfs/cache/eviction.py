@@ -150,7 +150,9 @@ class Store:
             if held:
                 staged.discard()
             else:
-                self._ledger.book(digest[0], self.folder.place(staged, digest) + ENTRY, 1)
+                # Booked before it is there: who is killed in between leaves the account too high, never too low.
+                self._ledger.book(digest[0], need, 1)
+                self._ledger.book(digest[0], self.folder.place(staged, digest) + ENTRY - need, 0)
             self._ledger.book(STAGING_SLOT, -need, -1)
             self._note()
         return Written.HELD if held else Written.WRITTEN

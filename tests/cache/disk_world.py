@@ -77,7 +77,8 @@ def check_account(folder: Path) -> int:
         while (slot := ledger.unknown()) is not None:
             ledger.measure(slot)
         total = ledger.total()
-        assert du(folder) <= total
+        used = du(folder)
+        assert used <= total, f"{used - total} bytes are not accounted for"
     return total
 
 
