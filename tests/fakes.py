@@ -188,7 +188,14 @@ class FakeSource:
 
     @contextlib.contextmanager
     def open_range(
-        self, uuid: str, start: int, stop: int, *, expected: Content | None, stopped: Callable[[], bool]
+        self,
+        uuid: str,
+        start: int,
+        stop: int,
+        *,
+        expected: Content | None,
+        size: int | None = None,
+        stopped: Callable[[], bool],
     ) -> Iterator[FakeStream]:
         """Ask for the bytes [start, stop) of an artifact."""
         with self._asked:

@@ -14,6 +14,7 @@ again and again.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections import OrderedDict
 from collections.abc import Callable
@@ -175,5 +176,6 @@ def _fresh(size: int) -> memoryview:
         return memoryview(bytearray(size))
     mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        mapped.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel without them
+            mapped.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(mapped)

@@ -43,6 +43,7 @@ class BlobSource(Protocol):
         stop: int,
         *,
         expected: Content | None,
+        size: int | None,
         stopped: Callable[[], bool],
     ) -> AbstractContextManager[ByteStream]:
         """Ask for the bytes [start, stop) of an artifact."""
@@ -131,7 +132,9 @@ def _fetch(
     """Fill the rest of the block from the server."""
     known = blob.content
     start = block.start + block.filled
-    with source.open_range(blob.uuid, start, block.end, expected=known, stopped=stopped) as stream:
+    with source.open_range(
+        blob.uuid, start, block.end, expected=known, size=blob.size, stopped=stopped
+    ) as stream:
         blob.admit(stream.content)
         if shelf is not None and known is None:
             shelf.note(blob.uuid, stream.content, again=not blob.trusts_shelf)

@@ -45,11 +45,13 @@ class Place:
     Attributes:
         size: as the record says; a hint for servers that tell no length.
         cached: whether this was known before the present call, and so may be out of date.
+        guessed: whether it only follows from where another content is.
     """
 
     url: str
     size: int | None
     cached: bool
+    guessed: bool = False
 
 
 class Blobs:
@@ -74,6 +76,7 @@ class Blobs:
         stop: int,
         *,
         expected: Content | None,
+        size: int | None = None,
         stopped: Stopped = never_stopped,
     ) -> RangeStream:
         """Return the bytes `start` (included) to `stop` (excluded) of an artifact, on entering a ``with``.
@@ -83,6 +86,8 @@ class Blobs:
             start, stop: byte offsets; `stop` at most the content's size. An empty range with `expected`
                 given makes no request.
             expected: what the caller knows the content to be; None: whatever there is.
+            size: of the whole content, as its record says, where the caller has it: then the record need not be read
+                if the content's address can be guessed.
             stopped: asked for each chunk; True ends the transfer with `errors.Closing`.
 
         Entering and iterating raise:
@@ -96,7 +101,7 @@ class Blobs:
         """
         if not 0 <= start <= stop:
             raise ValueError(f"no range of bytes: {start} to {stop}")
-        return RangeStream(self, self._transport, uuid, start, stop, expected, stopped)
+        return RangeStream(self, self._transport, uuid, start, stop, expected, size, stopped)
 
     def head(self, uuid: str) -> Content:
         """Return what content an artifact has now (``HEAD {data-href}``, or a GET of one byte where refused).
@@ -114,13 +119,19 @@ class Blobs:
                     raise
                 retries.wait(exc)
 
-    def at_its_place(self, uuid: str, ask: Callable[[Place], T]) -> T:
-        """Return what `ask` returns for the place of a content; asked once more if a known place is gone."""
-        place = self._place(uuid)
+    def at_its_place(self, uuid: str, ask: Callable[[Place], T], size: int | None = None) -> T:
+        """Return what `ask` returns for the place of a content; asked once more if a known place is gone.
+
+        Args:
+            size: of the content, if it is known; only then is the place guessed, because only then a wrong answer
+                can be told from a right one.
+        """
+        place = self._place(uuid, size)
         try:
             return ask(place)
-        except errors.ApiError as exc:
-            if not (place.cached and exc.status in ranges.MOVED):
+        except (errors.ApiError, errors.ProtocolError) as exc:
+            is_gone = place.cached and isinstance(exc, errors.ApiError) and exc.status in ranges.MOVED
+            if not (is_gone or place.guessed):
                 raise
         self.forget(uuid)
         return ask(self._read_place(uuid))
@@ -130,19 +141,19 @@ class Blobs:
         with self._lock:
             self._places.pop(uuid, None)
 
-    def _place(self, uuid: str) -> Place:
+    def _place(self, uuid: str, size: int | None) -> Place:
         """Return where a content is: where it was, else where the last one suggests, else where its record says.
 
-        A wrong guess costs one request: what is not there is looked up (`at_its_place`), and what is there carries
-        the artifact's own uuid in its address.
+        A wrong guess costs one request: whatever is answered but a content of the right size, the record is read
+        then (`at_its_place`).
         """
         with self._lock:
             known = self._places.get(uuid)
             if known is not None:
                 self._places.move_to_end(uuid)
                 return known
-            if self._pattern is not None:
-                return Place(self._pattern.replace(_ANY, uuid), None, cached=True)
+            if self._pattern is not None and size is not None:
+                return Place(self._pattern.replace(_ANY, uuid), size, cached=True, guessed=True)
         return self._read_place(uuid)
 
     def _read_place(self, uuid: str) -> Place:
@@ -201,6 +212,7 @@ class RangeStream:
         start: int,
         stop: int,
         expected: Content | None,
+        size: int | None,
         stopped: Stopped,
     ) -> None:
         self._blobs = blobs
@@ -209,6 +221,7 @@ class RangeStream:
         self._position = start
         self._stop = stop
         self._known = expected
+        self._size = size
         self._stopped = stopped
         self._what = f"reading {uuid}"
         self._rate = LeastRate(transport.limits)
@@ -256,7 +269,7 @@ class RangeStream:
         """Ask for what is missing, until there is an answer that brings it."""
         while True:
             try:
-                self._blobs.at_its_place(self._uuid, self._ask)
+                self._blobs.at_its_place(self._uuid, self._ask, self._size)
                 return
             except (errors.TransportError, errors.Unavailable) as exc:
                 if not worth_repeating(exc, idempotent=True):
@@ -289,6 +302,8 @@ class RangeStream:
                 hint=place.size,
                 what=self._what,
             )
+            if place.guessed and self._answer.content.size != self._size:
+                raise errors.ProtocolError(f"{self._what}: another content, at an address that was guessed")
             self._stream = stream
             self._skip, self._left = self._answer.skip, self._answer.length
             self.content = self._known = self._answer.content

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -67,16 +68,16 @@ class Kernel(mfusepy.FUSE):
 
     Args:
         settings: what to mount, and how.
+
+    Attributes:
+        was_ready: whether the mount served at any time.
     """
 
     def __init__(self, settings: MountSettings) -> None:
         self._settings = settings
-        self._fuse: ctypes.c_void_p | None = None
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether the mount served at any time."""
-        return self._fuse is not None
+        self._lock = threading.Lock()
+        self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; guarded by _lock
+        self.was_ready = False
 
     def serve(self, operations: Operations, ready: Callable[[], None]) -> None:
         """Mount, answer callbacks until unmounted or `exit`, unmount.
@@ -92,13 +93,15 @@ class Kernel(mfusepy.FUSE):
 
     def exit(self) -> None:
         """Make the loop end; its main thread still has to be woken by a signal."""
-        if self._fuse is not None:
-            _lib.fuse_exit(self._fuse)
+        with self._lock:
+            if self._fuse is not None:
+                _lib.fuse_exit(self._fuse)
 
     def forget(self, path: str) -> None:
         """Make the kernel drop what it knows of a path: attributes and pages. Not to be called in a callback."""
-        if self._fuse is not None:
-            _lib.fuse_invalidate_path(self._fuse, path.encode())
+        with self._lock:
+            if self._fuse is not None:
+                _lib.fuse_invalidate_path(self._fuse, path.encode())
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -115,7 +118,14 @@ class Kernel(mfusepy.FUSE):
         wishes.negative_timeout = 0
         wishes.kernel_cache = wishes.auto_cache = wishes.direct_io = 0
         self._fuse = ctypes.c_void_p(_lib.fuse_get_context().contents.fuse)
+        self.was_ready = True
         self._ready()
+
+    def destroy(self, private_data: Any) -> None:
+        """``destroy``: the loop is over, and libfuse is about to free what `exit` and `forget` speak of."""
+        with self._lock:
+            self._fuse = None
+        self.operations.destroy("/")
 
     def getattr_fuse_3(self, path: bytes | None, buf: Any, fip: Any) -> int:
         """``getattr``."""

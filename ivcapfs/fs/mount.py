@@ -50,7 +50,7 @@ ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 WAKE = signal.SIGUSR2
 """Wakes the main thread inside libfuse's loop; its handler does nothing."""
 WAKE_SECONDS = 0.05
-END_SECONDS = 10.0
+END_SECONDS = 30.0
 """After this, a mount that does not end by itself is taken away from the tree, and the process exits."""
 CATALOG_WORKERS = 128
 

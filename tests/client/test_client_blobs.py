@@ -405,7 +405,7 @@ def many(query: str = "", wrong: str = "") -> Answer:
 
 def read_all(connection: Connection, uuids: list[str]) -> None:
     for uuid in uuids:
-        with connection.blobs.open_range(uuid, 0, 1, expected=None) as stream:
+        with connection.blobs.open_range(uuid, 0, 1, expected=None, size=len(DATA)) as stream:
             assert b"".join(stream) == DATA[:1]
 
 
@@ -426,6 +426,25 @@ def test_once_one_address_is_known_the_others_records_need_not_be_read() -> None
     with Origin(many()) as origin, client(origin.url) as connection:
         read_all(connection, UUIDS)
     assert len(origin.asked) == 5
+
+
+@pytest.mark.parametrize("answer", [Reply(400), Reply(200, {}, b"a page for everything"), whole(b"x" * 500_000)])
+def test_whatever_else_is_at_a_guessed_address_the_record_is_read(answer: Reply | Answer) -> None:
+    def serve(asked: Asked) -> Reply:
+        if asked.path == f"/there/{UUIDS[1]}":
+            return answer if isinstance(answer, Reply) else answer(asked)
+        return many(wrong=UUIDS[1])(asked)
+
+    with Origin(serve) as origin, client(origin.url) as connection:
+        read_all(connection, UUIDS[:2])
+
+
+def test_without_its_size_no_address_is_guessed() -> None:
+    with Origin(many()) as origin, client(origin.url) as connection:
+        for uuid in UUIDS:
+            with connection.blobs.open_range(uuid, 0, 1, expected=None) as stream:
+                assert b"".join(stream) == DATA[:1]
+    assert len(origin.asked) == 8
 
 
 def test_a_wrong_guess_of_an_address_is_put_right_by_the_record() -> None:
