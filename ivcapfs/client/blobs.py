@@ -22,7 +22,7 @@ from ivcapfs import errors
 from ivcapfs.client import ranges
 from ivcapfs.client.api import Api
 from ivcapfs.client.exchange import Stream, refuse_encoding
-from ivcapfs.client.origins import resolve_data_href
+from ivcapfs.client.origins import ANY_UUID, pattern_of, resolve_data_href
 from ivcapfs.client.rate import LeastRate, TooSlow
 from ivcapfs.client.retry import Retries, Stopped, never_stopped, worth_repeating
 from ivcapfs.client.transport import Transport
@@ -32,7 +32,6 @@ from ivcapfs.models import Content
 T = TypeVar("T")
 
 _MOST_PLACES = 4096
-_ANY = "{uuid}"
 _PIECE = 256 * KIB
 _ACCEPT = frozenset({416})
 _HEAD_REFUSED = (errors.BadRequest, errors.NotPermitted, errors.ServerFault)
@@ -153,7 +152,7 @@ class Blobs:
                 self._places.move_to_end(uuid)
                 return known
             if self._pattern is not None and size is not None:
-                return Place(self._pattern.replace(_ANY, uuid), size, cached=True, guessed=True)
+                return Place(self._pattern.replace(ANY_UUID, uuid), size, cached=True, guessed=True)
         return self._read_place(uuid)
 
     def _read_place(self, uuid: str) -> Place:
@@ -164,7 +163,7 @@ class Blobs:
         url = resolve_data_href(self._transport.base, record.data_href)
         place = Place(url, record.size, cached=True)
         with self._lock:
-            self._pattern = _pattern_of(url, uuid)
+            self._pattern = pattern_of(url, uuid)
             self._places[uuid] = place
             while len(self._places) > _MOST_PLACES:
                 self._places.popitem(last=False)
@@ -185,11 +184,6 @@ class Blobs:
             "GET", place.url, what=what, headers={"Range": "bytes=0-0"}, accept=_ACCEPT
         ) as stream:
             return ranges.shown_content(stream.status, stream.headers, place.size, what)
-
-
-def _pattern_of(url: str, uuid: str) -> str | None:
-    """Return an address with the uuid left open; None for one that is an artifact's alone, as a signed one is."""
-    return url.replace(uuid, _ANY) if url.count(uuid) == 1 and "?" not in url else None
 
 
 class RangeStream:

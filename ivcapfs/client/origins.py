@@ -22,6 +22,8 @@ _PORTS = {"http": 80, "https": 443}
 _URL_TAIL = re.compile(r"(https?://)(?:[^\s/?#\"'@]*@)?([^\s?#\"']*)(?:[?#][^\s\"']*)?", re.IGNORECASE)
 _BLOBS = "/1/artifacts/"
 _REMEMBERED = 1024
+ANY_UUID = "{uuid}"
+"""Stands for an artifact's uuid in a pattern of addresses."""
 
 
 def redact(url: str | httpx.URL) -> str:
@@ -145,3 +147,8 @@ def resolve_data_href(base_url: str, href: str) -> str:
         return str(base.copy_with(raw_path=(path[at:] + mark + query).encode("ascii")))
     except (httpx.InvalidURL, ValueError, TypeError) as exc:
         raise OriginRefused("the record's data-href cannot be read as an address") from exc
+
+
+def pattern_of(url: str, uuid: str) -> str | None:
+    """Return an address with the uuid left open; None for one that is an artifact's alone, as a signed one is."""
+    return url.replace(uuid, ANY_UUID) if url.count(uuid) == 1 and "?" not in url else None
