@@ -118,6 +118,7 @@ def demo(mountpoint: Path | None, keep: bool) -> None:
     run(mountpoint, keep=keep)
 
 
+FOLDER = click.argument("folder", type=click.Path(path_type=Path))
 
 
 @main.group()
@@ -126,7 +127,7 @@ def cache() -> None:
 
 
 @cache.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@FOLDER
 @one_line_errors
 def info(folder: Path) -> None:
     """Tell how much FOLDER holds."""
@@ -137,7 +138,7 @@ def info(folder: Path) -> None:
 
 
 @cache.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@FOLDER
 @one_line_errors
 def verify(folder: Path) -> None:
     """Read every block in FOLDER and remove those that are damaged. Mounts may be using it."""
@@ -148,7 +149,7 @@ def verify(folder: Path) -> None:
 
 
 @cache.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@FOLDER
 @one_line_errors
 def clear(folder: Path) -> None:
     """Remove all blocks from FOLDER. Mounts may be using it."""

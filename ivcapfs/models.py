@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 from ivcapfs.errors import ProtocolError
 
 ARTIFACT_URN = "urn:ivcap:artifact:"
-ASPECT_URN = "urn:ivcap:aspect:"
 COLLECTION_SCHEMA = "urn:ivcap:schema:collection.1"
 COLLECTION_ITEM_SCHEMA = "urn:ivcap:schema:collection-item.1"
 ARTIFACT_COLLECTION_SCHEMA = "urn:ivcap:schema:artifact-collection.1"
