@@ -8,8 +8,8 @@ for every 4 KiB and a zero written to each byte; one that is used again costs no
 an evicted block's buffer fits the next block.
 
 What a reader has gone through is in the kernel's page cache as well. So of long blocks that were read to their end only
-a quarter of the budget is kept: a file read through once does not push out everything else, and its own buffers serve
-again and again.
+`MOST_SPENT` bytes are kept: a file read through once does not push out everything else, and the few buffers that it
+goes through again and again stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from ivcapfs.cache.block import Block
 SMALLEST = 64
 MAPPED = 1024 * 1024
 """From this size on a buffer is mapped by itself, with huge pages where the kernel has them."""
+MOST_SPENT = 16 * 1024 * 1024
+"""Bytes of mapped buffers that are kept though their readers are through with them."""
 
 
 class Memory:
@@ -76,7 +78,7 @@ class Memory:
             return None
         while not self._free.get(size) and busy + self._cached_bytes + size > self.budget:
             self._evict(next(iter(self._cached)))
-        if not self._free.get(size) and self._spent_bytes + size > self.budget // 4 and self._spent:
+        if not self._free.get(size) and self._spent_bytes + size > MOST_SPENT and self._spent:
             self._evict(next(iter(self._spent)))
         free = self._free.get(size)
         if free:

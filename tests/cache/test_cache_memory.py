@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from ivcapfs.cache.block import Block
-from ivcapfs.cache.memory import MAPPED, SMALLEST, Memory, rounded
+from ivcapfs.cache.memory import MAPPED, MOST_SPENT, SMALLEST, Memory, rounded
 
 UNIT = SMALLEST
 
@@ -194,3 +194,25 @@ class Operations(RuleBasedStateMachine):
 
 TestOperations = Operations.TestCase
 TestOperations.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def test_what_was_read_through_makes_room_for_what_comes_next() -> None:
+    """A long file goes through few buffers, however large the budget is; what nobody finished reading stays."""
+    gone: list[Block] = []
+    memory = Memory(16 * MOST_SPENT, gone.append)
+
+    def pass_through(start: int, *, is_read: bool) -> Block:
+        buffer = memory.take(MAPPED, ahead=False)
+        assert buffer is not None
+        block = Block(start, MAPPED, buffer, ahead=False)
+        memory.use(block)
+        memory.keep(block)
+        block.is_spent = is_read
+        memory.release(block)
+        return block
+
+    looked_at = pass_through(0, is_read=False)
+    for number in range(1, 3 * MOST_SPENT // MAPPED):
+        pass_through(number * MAPPED, is_read=True)
+        assert memory.used <= MOST_SPENT + 2 * MAPPED
+    assert gone and looked_at not in gone

@@ -1,0 +1,94 @@
+"""The head of an HTTP/1.1 answer: its text -> status, headers, and how long the body is (RFC 9112).
+
+Used by `ivcapfs.client.direct`. Pure. Stricter than the libraries are: what could be read in two ways, as where a body
+ends, is no answer at all.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import httpx
+
+LONGEST = 64 * 1024
+"""Bytes of a head; more is no head."""
+MOST_FIELDS = 100
+
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\n]*)?")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\x00]*)")
+_FOLD = re.compile(rb"\r\n[ \t]+")
+_LENGTH = re.compile(rb"\d{1,18}")
+_BODILESS = frozenset({204, 304})
+
+Field = tuple[bytes, bytes]
+
+
+class NoAnswer(httpx.RemoteProtocolError):
+    """What came, if anything, does not even begin like an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of an answer says.
+
+    Attributes:
+        fields: the headers, in order.
+        length: bytes of the body; None: it is chunked, or goes up to the end of the connection.
+        is_chunked: whether the body is chunked.
+        keeps: whether the connection can be used again after the body.
+    """
+
+    status: int
+    fields: list[Field]
+    length: int | None
+    is_chunked: bool
+    keeps: bool
+
+
+def parse(text: bytes, method: str) -> Head:
+    """Return what a head says.
+
+    Args:
+        text: the head, without the empty line at its end.
+        method: of the request: an answer to HEAD has no body.
+
+    Raises:
+        httpx.RemoteProtocolError: it is no head of HTTP/1; `NoAnswer` where not even the status can be read.
+    """
+    first, *lines = _FOLD.sub(b" ", text).split(b"\r\n")
+    found = _STATUS.fullmatch(first)
+    if found is None:
+        raise NoAnswer(f"no status line: {first[:60]!r}")
+    if len(lines) > MOST_FIELDS:
+        raise httpx.RemoteProtocolError(f"more than {MOST_FIELDS} headers")
+    fields: list[Field] = []
+    named: dict[bytes, list[bytes]] = {}
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise httpx.RemoteProtocolError(f"no header: {line[:60]!r}")
+        name, value = field[1], field[2].rstrip(b" \t")
+        fields.append((name, value))
+        named.setdefault(name.lower(), []).append(value)
+    return _framed(int(found[2]), method, found[1] == b"1", fields, named)
+
+
+def _framed(status: int, method: str, is_11: bool, fields: list[Field], named: dict[bytes, list[bytes]]) -> Head:
+    """Decide where the body ends (RFC 9112, 6.3), and whether the connection outlives it (9.3)."""
+    options = {option.strip().lower() for value in named.get(b"connection", ()) for option in value.split(b",")}
+    keeps = b"close" not in options if is_11 else b"keep-alive" in options
+    if method == "HEAD" or status in _BODILESS or status < 200:
+        return Head(status, fields, 0, is_chunked=False, keeps=keeps)
+    codings = named.get(b"transfer-encoding")
+    if codings is not None:
+        if [coding.lower() for coding in codings] != [b"chunked"]:
+            raise httpx.RemoteProtocolError(f"an unknown transfer coding: {codings}")
+        return Head(status, fields, None, is_chunked=True, keeps=keeps and b"content-length" not in named)
+    lengths = {length.strip() for value in named.get(b"content-length", ()) for length in value.split(b",")}
+    if not lengths:
+        return Head(status, fields, None, is_chunked=False, keeps=False)
+    length = lengths.pop()
+    if lengths or not _LENGTH.fullmatch(length):
+        raise httpx.RemoteProtocolError("no one length of the body")
+    return Head(status, fields, int(length), is_chunked=False, keeps=keeps)
