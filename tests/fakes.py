@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ivcapfs.catalog.namespace import Folder, Namespace
+from tests.plain_namespace import Folder, Namespace
 from ivcapfs.errors import Closing, ContentChanged, NoSuchEntry, NotFound
 from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Content, Page
 from ivcapfs.waits import Check

@@ -69,6 +69,18 @@ def id_path(record: ArtifactRecord, digits: int = SHORT_ID) -> Parts:
     return (last,) if _length(parts) > MAX_PATH else (*map(_fit_folder, parts[:-1]), last)
 
 
+def id_leaf(leaf: str, name: str | None, uuid: str, digits: int = SHORT_ID) -> str:
+    """Return the last component of `id_path`, from the last component of `plain_path`.
+
+    Args:
+        leaf: of the artifact's `plain_path`.
+        name: the artifact's; looked at only where the leaf had to be cut.
+    """
+    if name is not None and id_in(leaf) is not None:  # an `@` of a name's own is escaped: it was cut
+        leaf = encode(name)[-1]
+    return _with_id(leaf, uuid, digits)
+
+
 def leaf_name(record: ArtifactRecord) -> str:
     """Return the file's name in its own `by-id/<uuid>/` folder: never one of `RESERVED`."""
     leaf = plain_path(record)[-1]
