@@ -1,7 +1,7 @@
 """What the filesystem asks a catalog.
 
-Implemented by `ivcapfs.catalog.index.Index`; used by `ivcapfs.fs.tree`, `byid` and `xattrs`. Implementations are safe to
-use from any thread, and end every wait by the caller's `check` (see `ivcapfs.waits`).
+Implemented by `ivcapfs.catalog.index.Index`; used by `ivcapfs.fs.tree`, `byid` and `xattrs`. Implementations are safe
+to use from any thread, and end every wait by the caller's `check` (see `ivcapfs.waits`).
 """
 
 from __future__ import annotations

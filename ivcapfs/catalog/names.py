@@ -93,6 +93,12 @@ def id_in(component: str) -> str | None:
     return match["id"] if match else None
 
 
+def without_id(parts: Parts) -> Parts | None:
+    """Return the path that an @id form stands beside, as far as it was not cut; None where there is no @id."""
+    match = _ID_FORM.fullmatch(parts[-1]) if parts else None
+    return (*parts[:-1], match["stem"] + match["suffix"]) if match else None
+
+
 def encode(name: str) -> Parts:
     """Return a name as path components that Linux takes, lengths aside. Injective: `decode` is its inverse."""
     parts: list[str] = []

@@ -1,9 +1,9 @@
-"""Artifacts into the catalog's tables, and out again: who owns which name, kept right with every one that comes or goes.
+"""Artifacts into the catalog's tables, and out again: who owns which name, right after each one that comes or goes.
 
 Used by `ivcapfs.catalog.store`, inside its write transactions. Each artifact costs a few index look-ups, however many
 there are. The rules, which `names` explains:
 
-* a plain name belongs to the newest of its namesakes, unless a folder has it, or it had to be cut and so carries an @id;
+* a plain name belongs to the newest of its namesakes, unless a folder has it, or it was cut and so carries an @id;
 * every other is shown by its @id form, with the whole uuid where the short form fits several artifacts.
 
 Threading: one thread at a time, the one that has the write transaction. What is remembered between transactions is
@@ -28,10 +28,8 @@ from ivcapfs.catalog.schema import (
     microseconds,
     name_of,
     stored_name,
-    uuid_bytes,
-    uuid_text,
 )
-from ivcapfs.models import ArtifactRecord
+from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
 
 MANY_RIVALS = 64
 REMEMBERED = 50_000
@@ -144,7 +142,7 @@ class Placement:
         """Bring a stored artifact up to date; it stays in its row unless its path may have changed."""
         was_placed = row.folder is not None
         same_path = name_of(row.name, row.leaf) == record.name and (
-            record.name is not None and record.name != "" or row.mime == record.mime_type
+            bool(record.name) or row.mime == record.mime_type
         )
         if was_placed != record.is_ready or not same_path or row.created != microseconds(record.created_at):
             self._delete(row)

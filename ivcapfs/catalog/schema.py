@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ivcapfs.models import ArtifactRecord, ArtifactStatus
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_text
 
 APPLICATION_ID = 0x69766366  # "ivcf"
 VERSION = 1
@@ -52,17 +52,6 @@ RECORD = "uuid, name, status, mime, size, created, leaf"
 EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
 BLOCK = 4096
-
-
-def uuid_bytes(uuid: str) -> bytes:
-    """Return the 16 bytes of a canonical uuid."""
-    return bytes.fromhex(uuid.replace("-", ""))
-
-
-def uuid_text(data: bytes) -> str:
-    """Return the canonical uuid of 16 bytes."""
-    digits = data.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def microseconds(moment: datetime) -> int:

@@ -7,8 +7,9 @@ Threading: any thread may call anything; see `database`. A listing holds no curs
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,8 @@ from ivcapfs.catalog.database import Database
 from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Totals
 from ivcapfs.catalog.names import Parts, encode_component, id_in, id_leaf, id_path
 from ivcapfs.catalog.placement import Placement
-from ivcapfs.catalog.schema import PLAIN, RECORD, ROOT, SHORT, SHORT_DIGITS, name_of, record_of, uuid_bytes, uuid_text
-from ivcapfs.models import ArtifactRecord
+from ivcapfs.catalog.schema import PLAIN, RECORD, ROOT, SHORT, SHORT_DIGITS, name_of, record_of
+from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
 
 V = TypeVar("V")
 
@@ -35,6 +36,13 @@ _FOLDERS = "SELECT id, name, newest FROM folder WHERE parent=? AND id > ? AND id
 _OWNER = (
     f"SELECT {RECORD}, place FROM artifact WHERE folder=? AND leaf=? ORDER BY created DESC, uuid DESC LIMIT 1"
 )
+
+
+def store_name(origin: str, identity: str) -> str:
+    """Return the name of a deployment's catalog for one account: a hash, in which neither can be read."""
+    text = "".join(f"{len(each)}:{each}" for each in (origin, identity))
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=28, person=b"ivcapfs catalog")
+    return digest.hexdigest()
 
 
 class Store:
@@ -208,9 +216,10 @@ class Transaction:
                 (id, since, next),
             )
 
-    def awaits(self, id: int) -> bool:
-        """Return whether an unready artifact is asked about."""
-        return self._conn.execute("SELECT 1 FROM pending WHERE id=?", (id,)).fetchone() is not None
+    def row(self, uuid: str) -> int:
+        """Return an artifact's row; 0 where it is not known."""
+        row = self._conn.execute("SELECT id FROM artifact WHERE uuid=?", (uuid_bytes(uuid),)).fetchone()
+        return row[0] if row else 0
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
