@@ -36,7 +36,7 @@ def routes(context: Context) -> list[Route]:
 
 async def _list(context: Context, request: Request) -> Response:
     query = params.page(request) or _query(context.store, request)
-    page, key = await listing.fetch(context.store.artifacts.select, query)
+    page, key = await listing.fetch(context.store.list_artifacts, query)
     items = [_item(request, artifact) for artifact in page]
     return JSONResponse(listing.reply(request, query, items, key))
 

@@ -23,7 +23,9 @@ from ivcapfs.server.aspects import AspectTable
 from ivcapfs.server.clock import Clock, to_micros
 from ivcapfs.server.database import Database
 from ivcapfs.server.errors import DataDirInUse
-from ivcapfs.server.records import artifact_urn, new_artifact_id
+from ivcapfs.server.fields import ARTIFACT_FIELDS, ASPECT_FIELDS
+from ivcapfs.server.paging import Key, ListQuery, cut
+from ivcapfs.server.records import Artifact, Aspect, artifact_urn, new_artifact_id
 from ivcapfs.server.uploads import BlobFiles, Uploads
 
 STATUSES = frozenset({"pending", "partial", "ready", "error", "unknown", "building"})
@@ -97,6 +99,25 @@ class Store:
     def add_aspect(self, entity: str, schema: str, content: Mapping[str, object]) -> str:
         """Add an aspect without HTTP and return its URN; ``content`` is posted as it is."""
         return self.aspects.add(entity, schema, json.dumps(dict(content)))
+
+    def list_artifacts(self, query: ListQuery) -> tuple[list[Artifact], Key | None]:
+        """Return a page of artifacts, and the key to go on from or ``None`` on the last page.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+            OrderError: the order names an unknown field.
+        """
+        return cut(query, ARTIFACT_FIELDS, self.artifacts.select(query))
+
+    def list_aspects(self, query: ListQuery) -> tuple[list[Aspect], Key | None]:
+        """Return a page of aspects, and the key to go on from or ``None`` on the last page.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+            PathError: the content path cannot be understood.
+            OrderError: the order names an unknown field.
+        """
+        return cut(query, ASPECT_FIELDS, self.aspects.select(query))
 
     @contextmanager
     def batch(self) -> Iterator[None]:
