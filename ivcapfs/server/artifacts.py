@@ -6,6 +6,8 @@ Used by the store, by uploads and by the artifact calls. May be used from any th
 
 from __future__ import annotations
 
+import io
+
 from ivcapfs.server.clock import Clock
 from ivcapfs.server.database import Database
 from ivcapfs.server.fields import ARTIFACT_FIELDS
@@ -48,6 +50,13 @@ class ArtifactTable:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+
+    def content(self, artifact: Artifact) -> io.RawIOBase | None:
+        """Return the content of an artifact that has no file, opened; ``None`` when it has one."""
+        return None
+
+    def close(self) -> None:
+        """Let go of what the table holds; the database is closed by who opened it."""
 
     def insert(
         self,

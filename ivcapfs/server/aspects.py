@@ -5,6 +5,8 @@ Used by the store and by the aspect calls. May be used from any thread (see :mod
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 from ivcapfs.server.clock import Clock
 from ivcapfs.server.database import Database
 from ivcapfs.server.fields import ASPECT_FIELDS
@@ -17,6 +19,7 @@ from ivcapfs.server.selection import Selection
 _COLUMNS = (
     "id, entity, schema, content, content_type, policy, account, asserter, retracter, replaces, valid_from, valid_to"
 )
+_INSERT = f"INSERT OR IGNORE INTO aspects ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"
 _SELECTION = Selection(_COLUMNS, ASPECT_FIELDS, Aspect)
 
 
@@ -44,6 +47,9 @@ class AspectTable:
         self._database = database
         self._clock = clock
 
+    def close(self) -> None:
+        """Let go of what the table holds; the database is closed by who opened it."""
+
     def add(
         self,
         entity: str,
@@ -55,15 +61,18 @@ class AspectTable:
     ) -> str:
         """Add an aspect (``content`` is JSON text) beside those that stand already, and return its URN."""
         aspect_id = new_aspect_id()
-        with self._database.transaction() as db:
-            db.execute(
-                f"INSERT INTO aspects ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    aspect_id, entity, schema, content, "application/json", policy or ASPECT_POLICY, ACCOUNT,
-                    PRINCIPAL, None, replaces, self._clock.tick(), None,
-                ),
+        with self._database.transaction():
+            aspect = Aspect(
+                aspect_id, entity, schema, content, "application/json", policy or ASPECT_POLICY, ACCOUNT,
+                PRINCIPAL, None, replaces, self._clock.tick(), None,
             )  # fmt: skip
+            self.insert(aspect)
         return aspect_id
+
+    def insert(self, aspect: Aspect) -> None:
+        """Put a record in place, unless its id is there already."""
+        with self._database.transaction() as db:
+            db.execute(_INSERT, astuple(aspect))
 
     def update(self, entity: str, schema: str, content: str, *, policy: str | None = None) -> str:
         """Put an aspect in the place of the one of its schema that stands, if any, and return its URN.

@@ -14,8 +14,8 @@ ARTIFACT_POLICY = "urn:ivcap:policy:ivcap.base.artifact"
 ASPECT_POLICY = "urn:ivcap:policy:ivcap.base.metadata"
 COLLECTION_ITEM_SCHEMA = "urn:ivcap:schema:collection-item.1"
 
-_ARTIFACT = "urn:ivcap:artifact:"
-_ASPECT = "urn:ivcap:aspect:"
+ARTIFACT_PREFIX = "urn:ivcap:artifact:"
+ASPECT_PREFIX = "urn:ivcap:aspect:"
 
 MAX_UPLOAD = 5 * 1024**3
 """The most bytes that an artifact may have."""
@@ -25,8 +25,8 @@ MAX_UPLOAD = 5 * 1024**3
 class Artifact:
     """An artifact's record; the times are in microseconds since 1970, the size is in bytes.
 
-    ``etag`` is the SHA-256 of the content in hexadecimal. ``deferred`` (0 or 1) says that whoever uploads it
-    has promised to tell the length at the end.
+    ``etag`` is the SHA-256 of the content in hexadecimal, but for content by formula. ``deferred`` (0 or
+    1) says that whoever uploads it has promised to tell the length at the end.
     """
 
     id: str
@@ -62,22 +62,22 @@ class Aspect:
 
 def new_artifact_id() -> str:
     """Return a new artifact's URN."""
-    return f"{_ARTIFACT}{uuid.uuid4()}"
+    return f"{ARTIFACT_PREFIX}{uuid.uuid4()}"
 
 
 def new_aspect_id() -> str:
     """Return a new aspect's URN."""
-    return f"{_ASPECT}{uuid.uuid4()}"
+    return f"{ASPECT_PREFIX}{uuid.uuid4()}"
 
 
 def artifact_urn(text: str) -> str | None:
     """Return the URN of an artifact named by its URN or its bare uuid, ``None`` when it is neither."""
-    return _urn(_ARTIFACT, text)
+    return _urn(ARTIFACT_PREFIX, text)
 
 
 def aspect_urn(text: str) -> str | None:
     """Return the URN of an aspect named by its URN or its bare uuid, ``None`` when it is neither."""
-    return _urn(_ASPECT, text)
+    return _urn(ASPECT_PREFIX, text)
 
 
 def _urn(prefix: str, text: str) -> str | None:
