@@ -5,8 +5,6 @@ Used by the store and by the aspect calls. May be used from any thread (see :mod
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 from ivcapfs.server.clock import Clock
 from ivcapfs.server.database import Database
 from ivcapfs.server.fields import ASPECT_FIELDS
@@ -72,7 +70,7 @@ class AspectTable:
     def insert(self, aspect: Aspect) -> None:
         """Put a record in place, unless its id is there already."""
         with self._database.transaction() as db:
-            db.execute(_INSERT, astuple(aspect))
+            db.execute(_INSERT, aspect)
 
     def update(self, entity: str, schema: str, content: str, *, policy: str | None = None) -> str:
         """Put an aspect in the place of the one of its schema that stands, if any, and return its URN.

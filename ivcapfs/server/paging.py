@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -68,7 +68,7 @@ class ListQuery:
 
     def cursor(self) -> str:
         """Return this query as a cursor."""
-        packed = json.dumps(list(asdict(self).values()), separators=(",", ":"))
+        packed = json.dumps(list(vars(self).values()), separators=(",", ":"))
         return base64.urlsafe_b64encode(packed.encode()).decode().rstrip("=")
 
     def following(self, key: Key) -> ListQuery:

@@ -6,7 +6,7 @@ Used by the tables, which make them, and by the API, which sends them. Immutable
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ACCOUNT = "urn:ivcap:account:00000000-0000-4000-8000-000000000001"
 PRINCIPAL = "urn:ivcap:principal:00000000-0000-4000-8000-000000000002"
@@ -21,8 +21,7 @@ MAX_UPLOAD = 5 * 1024**3
 """The most bytes that an artifact may have."""
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """An artifact's record; the times are in microseconds since 1970, the size is in bytes.
 
     ``etag`` is the SHA-256 of the content in hexadecimal, but for content by formula. ``deferred`` (0 or
@@ -42,8 +41,7 @@ class Artifact:
     last_modified_at: int
 
 
-@dataclass(frozen=True)
-class Aspect:
+class Aspect(NamedTuple):
     """An aspect's record; ``content`` is JSON text, the times are in microseconds since 1970."""
 
     id: str

@@ -20,7 +20,8 @@ _MASK = LIMIT - 1
 _FACTOR = 0x9E3779B97F | 1
 _INVERSE = pow(_FACTOR, -1, LIMIT)
 _TAIL_FACTOR = 0xD1342543DE82EF95B97F4B
-_TAIL_MASK = (1 << 88) - 1
+_TAIL_MARK = 0x8 << 76 | 0xA << 60  # version and variant, where RFC 9562 wants them
+_TAIL_MASK = (1 << 88) - 1 ^ 0xF << 76 ^ 0xF << 60
 _BACKWARDS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -31,9 +32,13 @@ def uuid_of(number: int, salt: int) -> str:
         number: from 0 to below :data:`LIMIT`.
         salt: what tells the uuids of one kind from those of another, in all but the first 40 bits.
     """
-    head = (number * _FACTOR & _MASK).to_bytes(5, "little").translate(_BACKWARDS)
-    text = head.hex() + f"{(number * _TAIL_FACTOR + salt) & _TAIL_MASK:022x}"
-    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-a{text[17:20]}-{text[20:]}"
+    tail = (number * _TAIL_FACTOR + salt & _TAIL_MASK | _TAIL_MARK).to_bytes(11, "big")
+    text = (_head(number) + tail).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _head(number: int) -> bytes:
+    return (number * _FACTOR & _MASK).to_bytes(5, "little").translate(_BACKWARDS)
 
 
 def number_of(text: str) -> int | None:
@@ -64,9 +69,11 @@ def walk(numbers: range, *, descending: bool, start: int | None = None) -> Itera
         if least >= numbers.stop or least % min(size, numbers.step):
             continue
         shift = BITS - depth
+        if size >= numbers.step and least + size >= numbers.stop:  # it is the only one
+            head, shift = int.from_bytes(_head(least), "big"), 0
         if start is not None and (head << shift > start if descending else (head + 1) << shift <= start):
             continue
-        if size >= numbers.step and least + size >= numbers.stop:
+        if not shift:
             yield least
             continue
         children = [(depth + 1, head << 1, product), (depth + 1, head << 1 | 1, product | size)]

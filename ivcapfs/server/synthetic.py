@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from ivcapfs.server import scatter
 from ivcapfs.server.fields import ARTIFACT_FIELDS, ASPECT_FIELDS
@@ -67,11 +68,11 @@ class Synthetic:
 
     def name(self, number: int) -> str:
         """Return an artifact's name; names are in the order of their numbers."""
-        return f"artifact-{number:0{self._digits}d}.bin"
+        return self._name_format % number
 
-    @property
-    def _digits(self) -> int:
-        return max(7, len(str(self.count - 1)))
+    @cached_property
+    def _name_format(self) -> str:
+        return f"artifact-%0{max(7, len(str(self.count - 1)))}d.bin"
 
     def artifact(self, number: int) -> Artifact:
         """Return an artifact's record."""
