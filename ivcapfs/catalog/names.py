@@ -44,12 +44,17 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9_+~-]{1,16}\Z")
 _ID_FORM = re.compile(
     r"(?P<stem>.*)@(?P<id>[0-9a-f]{8}[0-9a-f-]{0,28})(?P<suffix>(?:\.[A-Za-z0-9_+~-]{1,16}){0,2})", re.DOTALL
 )
+_SIMPLE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]*(?:/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*")
+"""Names that are their own path, if they are short: nearly all."""
 _TYPES = mimetypes.MimeTypes(filenames=())
 """The types that Python itself knows, whatever this machine's /etc/mime.types says."""
 
 
 def plain_path(record: ArtifactRecord) -> Parts:
     """Return the path that the record's artifact owns if no other has a better claim to it."""
+    name = record.name
+    if name and len(name) <= MAX_COMPONENT and _SIMPLE.fullmatch(name):
+        return tuple(name.split("/"))
     parts = _encoded(record)
     if _length(parts) > MAX_PATH:
         return (_with_id(parts[-1], record.uuid, SHORT_ID),)

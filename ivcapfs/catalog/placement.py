@@ -13,15 +13,16 @@ dropped when one fails, or when another process wrote.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ivcapfs.catalog.folders import Folders
 from ivcapfs.catalog.names import Parts, id_in, id_leaf, plain_path
 from ivcapfs.catalog.schema import (
     NAME_IS_LEAF,
     PLAIN,
-    ROOT,
     SHORT,
     WHOLE,
     blocks_of,
@@ -32,12 +33,21 @@ from ivcapfs.catalog.schema import (
 from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
 
 MANY_RIVALS = 64
-REMEMBERED = 50_000
-CHUNK = 500
+_LOWEST, _HIGHEST = bytes(12), b"\xff" * 12
+CHUNK = 250
 
 _KNOWN = "SELECT uuid, id, name, status, mime, size, created, folder, leaf, place FROM artifact WHERE uuid IN ({})"
 _INSERT = (
     "INSERT INTO artifact (uuid, name, status, mime, size, created, folder, leaf, place) VALUES (?,?,?,?,?,?,?,?,?)"
+)
+_INSERT_AT = _INSERT.replace("(uuid", "(id, uuid").replace("VALUES (", "VALUES (?,")
+_TAKEN_NAMES = (
+    "WITH asked (folder, leaf) AS (VALUES {}) SELECT folder, leaf FROM asked WHERE EXISTS "
+    "(SELECT 1 FROM artifact AS a WHERE a.folder=asked.folder AND a.leaf=asked.leaf)"
+)
+_TAKEN_DIGITS = (
+    "WITH asked (low, high) AS (VALUES {}) SELECT low FROM asked WHERE EXISTS "
+    "(SELECT 1 FROM artifact WHERE uuid BETWEEN low AND high)"
 )
 _NEWEST = (
     "SELECT id, created, uuid, place, name FROM artifact WHERE folder=? AND leaf=? "
@@ -68,10 +78,7 @@ class Placement:
 
     def __init__(self) -> None:
         self._conn: sqlite3.Connection
-        self._folders: dict[tuple[int, str], int] = {}
-        self._newest: dict[int, tuple[int, int]] = {}  # folder -> (parent, newest)
-        self._has_folders: dict[int, bool] = {}
-        self._stale: set[int] = set()  # folders whose time may be too new
+        self._folders = Folders(self._give_up, self._promote)
         self._files = self._blocks = 0
 
     def begin(self, conn: sqlite3.Connection, *, remember: bool) -> None:
@@ -82,16 +89,11 @@ class Placement:
         """
         self._conn = conn
         self._files = self._blocks = 0
-        self._stale.clear()
-        if not remember or len(self._folders) + len(self._newest) > REMEMBERED:
-            self._folders.clear()
-            self._newest.clear()
-            self._has_folders.clear()
+        self._folders.begin(conn, remember=remember)
 
     def end(self) -> None:
-        """The transaction is about to be committed: write the sums, and the times of folders that lost something."""
-        for folder in sorted(self._stale, key=lambda id: -len(list(self._upwards(id)))):
-            self._recompute(folder)
+        """The transaction is about to be committed: write the sums."""
+        self._folders.end()
         if self._files or self._blocks:
             self._conn.executemany(
                 "UPDATE meta SET value = value + ? WHERE key = ?", [(self._files, "files"), (self._blocks, "blocks")]
@@ -105,19 +107,15 @@ class Placement:
         Returns:
             For each uuid its row, and whether it was known before with the same readiness.
         """
-        given = list(records)
-        known = self._known([uuid_bytes(record.uuid) for record in given])
+        given = {uuid_bytes(record.uuid): record for record in records}
+        known = self._known(list(given))
         outcome: dict[str, tuple[int, bool]] = {}
-        for record in given:
-            row = known.get(uuid_bytes(record.uuid))
-            if row is None:
-                known[uuid_bytes(record.uuid)] = row = self._insert(record)
-                outcome[record.uuid] = (row.id, False)
-            else:
-                was_placed = row.folder is not None
-                changed = known[row.uuid] = self._change(row, record)
-                before = outcome.get(record.uuid, (0, True))[1]
-                outcome[record.uuid] = (changed.id, before and was_placed == record.is_ready)
+        for uuid, row in known.items():
+            record = given.pop(uuid)
+            was_placed = row.folder is not None
+            outcome[record.uuid] = (self._change(row, record).id, was_placed == record.is_ready)
+        for record, id in self._insert_all(given):
+            outcome[record.uuid] = (id, False)
         return outcome
 
     def remove(self, ids: Iterable[int]) -> int:
@@ -157,7 +155,60 @@ class Placement:
             row.status, row.mime, row.size = str(record.status), record.mime_type, record.size
         return row
 
+    def _insert_all(self, given: dict[bytes, ArtifactRecord]) -> Iterator[tuple[ArtifactRecord, int]]:
+        """Insert artifacts that are not known; iterate each with its row.
+
+        Most have a name and first digits of their own, and go in at once. The others follow one by one.
+        """
+        (last,) = self._conn.execute("SELECT ifnull(max(id), 0) FROM artifact").fetchone()
+        simple: list[tuple[Any, ...]] = []
+        for uuid, record, folder, leaf in self._alone(given):
+            name, created = record.name, microseconds(record.created_at)
+            stored = NAME_IS_LEAF if name == leaf else stored_name(name)
+            last += 1
+            simple.append(
+                (last, uuid, stored, record.status.value, _text(record.mime_type), record.size, created, folder, leaf,
+                 PLAIN)
+            )  # fmt: skip
+            self._files += 1
+            self._blocks += blocks_of(record.size)
+            del given[uuid]
+            yield record, last
+        self._conn.executemany(_INSERT_AT, simple)
+        for record in given.values():
+            yield record, self._insert(record).id
+
+    def _alone(self, given: dict[bytes, ArtifactRecord]) -> list[tuple[bytes, ArtifactRecord, int, str]]:
+        """Return those that get their plain names and leave everybody else's as they are, with folder and leaf."""
+        ready = [(uuid, record, plain_path(record)) for uuid, record in given.items() if record.is_ready]
+        if len(ready) < 2:
+            return []  # not worth the questions
+        enter = self._folders.enter
+        keys = [(enter(path[:-1], microseconds(record.created_at)), path[-1]) for _, record, path in ready]
+        ranges = [(uuid[:4] + _LOWEST, uuid[:4] + _HIGHEST) for uuid, _, _ in ready]
+        taken = {key for key, count in Counter(keys).items() if count > 1} | self._matching(_TAKEN_NAMES, keys)
+        shared = {low for (low, _), count in Counter(ranges).items() if count > 1}
+        shared.update(low for (low,) in self._matching(_TAKEN_DIGITS, ranges))
+        return [
+            (uuid, record, *key)
+            for (uuid, record, _), key, (low, _) in zip(ready, keys, ranges, strict=True)
+            if key not in taken
+            and low not in shared
+            and not self._folders.has(*key)
+            and ("@" not in key[1] or id_in(key[1]) is None)
+        ]
+
+    def _matching(self, statement: str, pairs: list[tuple[Any, Any]]) -> set[Any]:
+        """Return what a statement finds for pairs of values."""
+        found: set[Any] = set()
+        for at in range(0, len(pairs), CHUNK):
+            some = pairs[at : at + CHUNK]
+            values = [value for pair in some for value in pair]
+            found.update(self._conn.execute(statement.format(",".join(["(?,?)"] * len(some))), values))
+        return found
+
     def _insert(self, record: ArtifactRecord) -> _Row:
+        """Insert one artifact, whatever its name does to others."""
         uuid, created = uuid_bytes(record.uuid), microseconds(record.created_at)
         row = _Row(0, uuid, stored_name(record.name), str(record.status), _text(record.mime_type), record.size,
                    created, None, None, None)  # fmt: skip
@@ -181,14 +232,14 @@ class Placement:
             self._show(left[0][0], SHORT)
         if row.place == PLAIN:
             self._promote(row.folder, row.leaf)
-        self._tidy(row.folder, row.created)
+        self._folders.leave(row.folder, row.created)
 
     # -- names ---------------------------------------------------------------------------------------------------
 
     def _place(self, row: _Row, path: Parts) -> None:
         """Give an artifact that is about to be inserted its place."""
         leaf = path[-1]
-        folder = self._folder(path[:-1], row.created)
+        folder = self._folders.enter(path[:-1], row.created)
         row.folder, row.leaf = folder, leaf
         rivals = self._rivals(row.uuid, folder, leaf, row.name)
         for id, place in rivals:
@@ -197,7 +248,7 @@ class Placement:
         if row.name == leaf:
             row.name = NAME_IS_LEAF
         row.place = WHOLE if rivals else SHORT
-        if self._is_folder(folder, leaf) or ("@" in leaf and id_in(leaf) is not None):
+        if self._folders.has(folder, leaf) or ("@" in leaf and id_in(leaf) is not None):
             return
         newest = self._conn.execute(_NEWEST, (folder, leaf)).fetchone()
         if newest is not None:
@@ -217,6 +268,12 @@ class Placement:
             if newest is not None:
                 self._show(newest[0], PLAIN)
 
+    def _give_up(self, folder: int, leaf: str) -> None:
+        """A folder takes a plain name: its owner is shown by its @id form."""
+        owner = self._conn.execute(_NEWEST, (folder, leaf)).fetchone()
+        if owner is not None and owner[3] == PLAIN:
+            self._show(owner[0], WHOLE if self._rivals(owner[2], folder, leaf, owner[4]) else SHORT)
+
     def _show(self, id: int, place: int) -> None:
         self._conn.execute("UPDATE artifact SET place=? WHERE id=?", (place, id))
 
@@ -224,7 +281,7 @@ class Placement:
         self, uuid: bytes, folder: int, leaf: str, name: str | bytes | int | None, but: int = 0
     ) -> list[tuple[int, int]]:
         """Return (row, place) of the others whose short @id form is the same path."""
-        low, high = uuid[:4] + bytes(12), uuid[:4] + b"\xff" * 12
+        low, high = uuid[:4] + _LOWEST, uuid[:4] + _HIGHEST
         (count,) = self._conn.execute(_COUNT_SAME_DIGITS, (low, high, MANY_RIVALS)).fetchone()
         if not count:
             return []
@@ -243,95 +300,6 @@ class Placement:
             if _short(other_leaf, other_name, other) == own:
                 rivals.append((id, place))
         return rivals
-
-    # -- folders -------------------------------------------------------------------------------------------------
-
-    def _folder(self, parts: Parts, created: int) -> int:
-        """Return the folder of a path, made where it is not there, and as new as what comes into it."""
-        folder = ROOT
-        self._touch(ROOT, created)
-        for part in parts:
-            child = self._folders.get((folder, part))
-            if child is None:
-                child = self._find_folder(folder, part)
-                if child is None:
-                    child = self._make_folder(folder, part, created)
-                self._folders[folder, part] = child
-            self._touch(child, created)
-            folder = child
-        return folder
-
-    def _find_folder(self, parent: int, name: str) -> int | None:
-        row = self._conn.execute("SELECT id FROM folder WHERE parent=? AND name=?", (parent, name)).fetchone()
-        return row[0] if row else None
-
-    def _make_folder(self, parent: int, name: str, created: int) -> int:
-        """Make a folder; an artifact of that name gives up its plain name."""
-        values = (parent, name, max(created, 0))
-        id = self._conn.execute("INSERT INTO folder (parent, name, newest) VALUES (?,?,?)", values).lastrowid or 0
-        self._has_folders[parent] = True
-        owner = self._conn.execute(_NEWEST, (parent, name)).fetchone()
-        if owner is not None and owner[3] == PLAIN:
-            self._show(owner[0], WHOLE if self._rivals(owner[2], parent, name, owner[4]) else SHORT)
-        return id
-
-    def _is_folder(self, parent: int, name: str) -> bool:
-        has = self._has_folders.get(parent)
-        if has is None:
-            found = self._conn.execute("SELECT 1 FROM folder WHERE parent=? LIMIT 1", (parent,)).fetchone()
-            has = self._has_folders[parent] = found is not None
-        return has and ((parent, name) in self._folders or self._find_folder(parent, name) is not None)
-
-    def _touch(self, folder: int, created: int) -> None:
-        """A folder is as new as the newest artifact in it."""
-        newest = self._kept(folder)[1]
-        if created > newest:
-            self._conn.execute("UPDATE folder SET newest=? WHERE id=?", (created, folder))
-            self._newest[folder] = (self._newest[folder][0], created)
-
-    def _kept(self, folder: int) -> tuple[int, int]:
-        kept = self._newest.get(folder)
-        if kept is None:
-            parent, newest = self._conn.execute("SELECT parent, newest FROM folder WHERE id=?", (folder,)).fetchone()
-            kept = self._newest[folder] = (parent, newest)
-        return kept
-
-    def _tidy(self, folder: int, created: int) -> None:
-        """An artifact left a folder: correct the times above it, and take away folders that are empty now."""
-        for id, parent in list(self._upwards(folder)):
-            if id != ROOT and self._is_empty(id):
-                (name,) = self._conn.execute("SELECT name FROM folder WHERE id=?", (id,)).fetchone()
-                self._conn.execute("DELETE FROM folder WHERE id=?", (id,))
-                self._folders.pop((parent, name), None)
-                self._newest.pop(id, None)
-                self._has_folders.pop(id, None)
-                self._has_folders.pop(parent, None)
-                self._stale.discard(id)
-                self._promote(parent, name)
-            elif self._kept(id)[1] <= created:
-                self._stale.add(id)
-
-    def _upwards(self, folder: int) -> Iterator[tuple[int, int]]:
-        while folder:
-            parent = self._kept(folder)[0]
-            yield folder, parent
-            folder = parent
-
-    def _is_empty(self, folder: int) -> bool:
-        statement = (
-            "SELECT EXISTS (SELECT 1 FROM artifact WHERE folder=?1) "
-            "OR EXISTS (SELECT 1 FROM folder WHERE parent=?1)"
-        )
-        return not self._conn.execute(statement, (folder,)).fetchone()[0]
-
-    def _recompute(self, folder: int) -> None:
-        statement = (
-            "SELECT max(0, ifnull((SELECT max(created) FROM artifact WHERE folder=?1), 0), "
-            "ifnull((SELECT max(newest) FROM folder WHERE parent=?1), 0))"
-        )
-        (newest,) = self._conn.execute(statement, (folder,)).fetchone()
-        self._conn.execute("UPDATE folder SET newest=? WHERE id=?", (newest, folder))
-        self._newest[folder] = (self._kept(folder)[0], newest)
 
 
 def _short(leaf: str, name: Any, uuid: bytes) -> str:

@@ -152,7 +152,7 @@ def _object(value: Any, what: str) -> Mapping[str, Any]:
 def _field(item: Mapping[str, Any], name: str) -> Any:
     """Return the value under `name` (kebab-case), else under its snake_case, else None."""
     value = item.get(name)
-    return value if value is not None else item.get(name.replace("-", "_"))
+    return item.get(name.replace("-", "_")) if value is None and "-" in name else value
 
 
 def _string(item: Mapping[str, Any], name: str, *, keep_empty: bool = False) -> str | None:
