@@ -189,11 +189,13 @@ class Synchronizer:
 
     def _pass(self, meta: dict[str, Any]) -> None:
         began, until = self._wall(), meta.get("until", 0)
-        is_deep = bool(meta.get("open")) or until >= meta.get("deep", 0) + OVERLAP
+        deep = meta.get("deep", 0)
+        floor = min(until, deep) - OVERLAP
         seen = Seen(self._store.last_row()[1])
-        at, known_pages, previous = 0, 0, None
+        at, known_pages, previous, is_deep = 0, 0, None, False
         for number, page in enumerate(self.chain.pages()):
             at = at or _moment(page)
+            is_deep = bool(meta.get("open")) or at >= deep + OVERLAP
             previous = self._check_order(page, previous)
             is_known = self._put_page(page, at, seen, is_first=number == 0)
             known_pages += is_known
@@ -202,7 +204,7 @@ class Synchronizer:
                 self._forget_unseen(seen, at - OVERLAP)
             elif self.chain.is_ordered and is_known:
                 oldest = min((microseconds(record.created_at) for record in page.items), default=at)
-                if oldest < until - OVERLAP or (not is_deep and known_pages >= KNOWN_PAGES):
+                if oldest < floor or (not is_deep and known_pages >= KNOWN_PAGES):
                     break
         self._store.write(lambda write: self._finish(write, max(at, until), began, is_deep))
 
