@@ -65,12 +65,19 @@ class Database:
         self._lock = threading.Lock()
         self._opened: Opened | None = None  # guarded by _lock
         self._repairs = 0  # guarded by _lock
+        self._losses = 0  # guarded by _lock
         self._closed = False  # guarded by _lock
 
     @property
     def path(self) -> Path | None:
         """Where the database is at present; None: in memory."""
         return self._current().path
+
+    @property
+    def losses(self) -> int:
+        """How often what was known had to be given up: what was read before a loss and after it does not fit."""
+        with self._lock:
+            return self._losses
 
     def read(self, work: Work[V]) -> V:
         """Return what `work` makes of a connection; it must not write, nor keep the connection or a cursor.
@@ -172,6 +179,7 @@ class Database:
                 log.warning("the catalog %s is damaged (%s): made anew", path, cause)
                 self._discard(path)
                 self._opened = self._open_first()
+            self._losses += not self._opened.is_copy
         broken.retire()
 
     def _discard(self, path: Path) -> None:

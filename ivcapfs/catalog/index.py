@@ -56,6 +56,10 @@ ABSENT_SECONDS = 2.0
 """How long the server's word that a name does not exist is remembered."""
 
 
+LOSSES = 3
+"""How often a listing begins again, when the catalog is lost under it."""
+
+
 @dataclass(slots=True)
 class _State:
     """How fresh the store is. Guarded by `Index._lock`.
@@ -133,18 +137,31 @@ class Index:
 
     def listing(self, parts: Parts, check: Check) -> StoredListing:
         """See `Catalog.listing`."""
-        self.bring_up_to_date(check)
-        found = self._store.find(parts)
-        if found is None:
-            raise NoSuchEntry(f"no folder artifacts/{'/'.join(parts)}")
-        if not isinstance(found, Folder):
-            raise NotAFolder(f"artifacts/{'/'.join(parts)} is a file")
-        return StoredListing(self._store, found.id)
+        return self._whole(lambda: self._listing(parts), check)
 
     def everything(self, check: Check) -> StoredListing:
         """See `Catalog.everything`."""
-        self.bring_up_to_date(check)
-        return StoredListing(self._store, None)
+        return self._whole(lambda: StoredListing(self._store, None), check)
+
+    def _listing(self, parts: Parts) -> StoredListing | NoSuchEntry | NotAFolder:
+        found = self._store.find(parts)
+        if found is None:
+            return NoSuchEntry(f"no folder artifacts/{'/'.join(parts)}")
+        if not isinstance(found, Folder):
+            return NotAFolder(f"artifacts/{'/'.join(parts)} is a file")
+        return StoredListing(self._store, found.id)
+
+    def _whole(self, begin: Callable[[], StoredListing | NoSuchEntry | NotAFolder], check: Check) -> StoredListing:
+        """Begin a listing once everything is known, also if that was lost just now and had to be asked for again."""
+        for _ in range(LOSSES):
+            self.bring_up_to_date(check)
+            begun = begin()
+            if not self._sync.is_complete():
+                continue
+            if isinstance(begun, Exception):
+                raise begun
+            return begun
+        raise CatalogError("the catalog is lost again and again")
 
     def record(self, uuid: str, check: Check) -> ArtifactRecord:
         """See `Catalog.record`."""

@@ -12,6 +12,7 @@ from operator import itemgetter
 
 from ivcapfs.catalog.interface import Entry
 from ivcapfs.catalog.store import Store
+from ivcapfs.errors import CatalogError
 
 _cookie = itemgetter(2)
 
@@ -26,12 +27,17 @@ class StoredListing:
     def __init__(self, store: Store, folder: int | None) -> None:
         self._store = store
         self._folder = folder
+        self._losses = store.losses
         self._last = store.last_row()
         self._after = 0  # the cookie that `_batch` begins behind
         self._batch: list[Entry] = []
 
     def entries(self, after: int) -> Iterator[Entry]:
-        """See `Listing.entries`."""
+        """See `Listing.entries`.
+
+        Raises:
+            CatalogError: the catalog was lost meanwhile; what is left of the folder is not known.
+        """
         while True:
             batch = self._behind(after)
             if not batch:
@@ -48,4 +54,6 @@ class StoredListing:
             else:
                 self._batch = self._store.folder_batch(self._folder, after, self._last)
             self._after = after
+            if self._store.losses != self._losses:
+                raise CatalogError("the catalog was damaged while a folder was read: read it again")
         return self._batch

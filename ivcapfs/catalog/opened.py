@@ -44,10 +44,12 @@ class Opened:
     Attributes:
         path: None for one in memory, whose one connection serves everybody in turn.
         writing: held while `writer` is used.
+        is_copy: whether it has what another one had.
     """
 
     path: Path | None
     writer: sqlite3.Connection
+    is_copy: bool = False
     writing: threading.RLock = field(default_factory=threading.RLock)
     slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(READERS))
     idle: list[sqlite3.Connection] = field(default_factory=list)  # list.append and list.pop are atomic
@@ -153,7 +155,7 @@ def open_memory(source: Path | None) -> Opened:
             if (version, mark) == (VERSION, APPLICATION_ID):
                 old.backup(conn)
                 conn.execute("SELECT count(*) FROM meta").fetchone()
-                return Opened(None, conn)
+                return Opened(None, conn, is_copy=True)
         conn.close()
         conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     conn.execute("BEGIN")

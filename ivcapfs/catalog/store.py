@@ -62,6 +62,11 @@ class Store:
         """The database's file; None: it is in memory."""
         return self._database.path
 
+    @property
+    def losses(self) -> int:
+        """See `Database.losses`."""
+        return self._database.losses
+
     def close(self) -> None:
         """Let go of the database."""
         self._database.close()

@@ -30,7 +30,7 @@ from ivcapfs.catalog.schema import EPOCH, microseconds
 from ivcapfs.catalog.seen import Seen
 from ivcapfs.catalog.store import Store, Transaction
 from ivcapfs.client import Api
-from ivcapfs.errors import ApiError, Closing, NotFound, TransportError
+from ivcapfs.errors import ApiError, CatalogError, Closing, NotFound, TransportError
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
 
 log = logging.getLogger(__name__)
@@ -119,8 +119,7 @@ class Synchronizer:
                 age = self._wall() - meta.get("synced", float("-inf"))
                 if meta.get("complete") and 0 <= age < self._refresh:
                     return float(age)
-                if is_ours:
-                    self._walk(meta)
+                if is_ours and self._walked(meta):
                     return 0.0
                 self.counters.others = meta.get("pages", 0)
             if self._stopping.wait(LEASE_POLL_SECONDS):
@@ -129,6 +128,18 @@ class Synchronizer:
     def _beside(self, suffix: str) -> Any:
         path = self._store.path
         return None if path is None else path.with_suffix(suffix)
+
+    def _walked(self, meta: dict[str, Any]) -> bool:
+        """Walk; return whether what was known was not lost meanwhile."""
+        losses = self._store.losses
+        try:
+            self._walk(meta)
+        except CatalogError as exc:
+            if self._store.losses == losses:
+                raise
+            log.info("%s", exc)
+            return False
+        return True
 
     def _walk(self, meta: dict[str, Any]) -> None:
         self.counters.artifacts, self.counters.walk_began = 0, time.monotonic()
@@ -173,6 +184,8 @@ class Synchronizer:
 
     def _put_first(self, write: Transaction, *, pages: list[ArtifactPage], is_first: bool, began: float) -> None:
         meta = write.meta()
+        if not is_first and "cursor" not in meta:
+            raise CatalogError("the catalog was lost during its first synchronization, which begins again")
         at = _moment(pages[0]) if is_first else meta.get("at", 0)
         for page in pages:
             self._put(write, page.items, at)
@@ -222,6 +235,8 @@ class Synchronizer:
         return self._store.write(run)
 
     def _finish(self, write: Transaction, until: int, began: float, is_deep: bool) -> None:
+        if not write.meta().get("complete"):
+            raise CatalogError("the catalog was lost: all of it is synchronized again")
         write.note(open=None, until=until, synced=began)
         if is_deep:
             write.note(deep=until)

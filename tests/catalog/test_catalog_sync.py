@@ -123,7 +123,7 @@ def test_a_page_that_fails_for_good_fails_every_listing_and_no_part_is_ever_show
     world: World, failure: Exception
 ) -> None:
     world.add(MANY)
-    world.api.failing_pages = {number: failure for number in range(4, 1000)}
+    world.api.failing_pages = dict.fromkeys(range(4, 1000), failure)
     mounted = world.mount()
     for _ in range(3):
         with pytest.raises(type(failure)):
