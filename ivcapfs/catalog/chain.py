@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 PAGE = 50
 """Artifacts on a page; the most that the platform gives."""
 MOST_PAGES = 2_000_000
-AHEAD = 4
+AHEAD = 2
 """Pages that may wait to be stored."""
 BARREN = 3
 REFUSED = frozenset({400, 404, 410, 422, 501})
