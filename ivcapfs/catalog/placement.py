@@ -33,6 +33,8 @@ from ivcapfs.catalog.schema import (
 from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
 
 MANY_RIVALS = 64
+SURELY_WHOLE = 61
+"""Characters of a leaf that is not cut, nor is its @id form: at most 244 bytes, and 9 for the @id."""
 _LOWEST, _HIGHEST = bytes(12), b"\xff" * 12
 CHUNK = 250
 
@@ -44,10 +46,6 @@ _INSERT_AT = _INSERT.replace("(uuid", "(id, uuid").replace("VALUES (", "VALUES (
 _TAKEN_NAMES = (
     "WITH asked (folder, leaf) AS (VALUES {}) SELECT folder, leaf FROM asked WHERE EXISTS "
     "(SELECT 1 FROM artifact AS a WHERE a.folder=asked.folder AND a.leaf=asked.leaf)"
-)
-_TAKEN_DIGITS = (
-    "WITH asked (low, high) AS (VALUES {}) SELECT low FROM asked WHERE EXISTS "
-    "(SELECT 1 FROM artifact WHERE uuid BETWEEN low AND high)"
 )
 _NEWEST = (
     "SELECT id, created, uuid, place, name FROM artifact WHERE folder=? AND leaf=? "
@@ -158,7 +156,7 @@ class Placement:
     def _insert_all(self, given: dict[bytes, ArtifactRecord]) -> Iterator[tuple[ArtifactRecord, int]]:
         """Insert artifacts that are not known; iterate each with its row.
 
-        Most have a name and first digits of their own, and go in at once. The others follow one by one.
+        Most have a name of their own, and go in at once. The others follow one by one.
         """
         (last,) = self._conn.execute("SELECT ifnull(max(id), 0) FROM artifact").fetchone()
         simple: list[tuple[Any, ...]] = []
@@ -179,23 +177,22 @@ class Placement:
             yield record, self._insert(record).id
 
     def _alone(self, given: dict[bytes, ArtifactRecord]) -> list[tuple[bytes, ArtifactRecord, int, str]]:
-        """Return those that get their plain names and leave everybody else's as they are, with folder and leaf."""
+        """Return those that get their plain names and leave everybody else's as they are, with folder and leaf.
+
+        Only namesakes can share an @id form, and names that are cut in it.
+        """
         ready = [(uuid, record, plain_path(record)) for uuid, record in given.items() if record.is_ready]
         if len(ready) < 2:
             return []  # not worth the questions
         enter = self._folders.enter
         keys = [(enter(path[:-1], microseconds(record.created_at)), path[-1]) for _, record, path in ready]
-        ranges = [(uuid[:4] + _LOWEST, uuid[:4] + _HIGHEST) for uuid, _, _ in ready]
         taken = {key for key, count in Counter(keys).items() if count > 1} | self._matching(_TAKEN_NAMES, keys)
-        shared = {low for (low, _), count in Counter(ranges).items() if count > 1}
-        shared.update(low for (low,) in self._matching(_TAKEN_DIGITS, ranges))
         return [
             (uuid, record, *key)
-            for (uuid, record, _), key, (low, _) in zip(ready, keys, ranges, strict=True)
+            for (uuid, record, _), key in zip(ready, keys, strict=True)
             if key not in taken
-            and low not in shared
             and not self._folders.has(*key)
-            and ("@" not in key[1] or id_in(key[1]) is None)
+            and len(key[1]) <= SURELY_WHOLE
         ]
 
     def _matching(self, statement: str, pairs: list[tuple[Any, Any]]) -> set[Any]:
@@ -286,7 +283,7 @@ class Placement:
         if not count:
             return []
         condition, values = " AND folder=?", [low, high, folder]
-        if count == MANY_RIVALS and id_in(leaf) is None:  # uuids that all begin alike: their namesakes are fewer
+        if count == MANY_RIVALS and len(leaf) <= SURELY_WHOLE:  # uuids that all begin alike: their namesakes are fewer
             condition, values = " AND folder=? AND leaf=?", [low, high, folder, leaf]
             statement = _SAME_DIGITS.replace("artifact WHERE", "artifact INDEXED BY artifact_leaf WHERE")
         else:

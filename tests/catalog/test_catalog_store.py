@@ -122,6 +122,7 @@ def assert_same(store: Store, records: list[ArtifactRecord]) -> None:
 def worlds(draw: st.DrawFn) -> list[ArtifactRecord]:
     """Make sets of artifacts whose names, uuids and times collide."""
     pool = draw(st.lists(st.one_of(names, st.none()), min_size=1, max_size=6))
+    pool += [f"{name}/x" for name in pool[: draw(st.integers(0, 2))] if name]  # a file and a folder of one name
     ages = st.sampled_from([0.0, 0.0, 1.0, 2.0])
     records = []
     for number in range(draw(st.integers(1, 14))):
@@ -261,6 +262,32 @@ def test_a_file_whose_name_is_also_a_folder_leaves_the_plain_name_to_the_folder(
     namespace = store_of([file, member])
     assert dict(entries(namespace)) == {("a@deadbeef",): file, ("a", "b"): member}
     assert isinstance(namespace.find(("a",)), Folder)
+
+
+def test_names_that_are_cut_in_their_id_form_alone_are_told_apart() -> None:
+    old, new = (artifact("n" * 250, uuid=uuid_of(n, "deadbeef"), age=-n) for n in (1, 2))
+    others = [artifact("n" * 251, uuid=uuid_of(3, "deadbeef")), artifact("other")]
+    single, together = store_of([old]), store_of([old])
+    for store in (single, together):
+        store.write(lambda write: write.put([replace(new, uuid=uuid_of(2, "12345678"))]))
+    single.write(lambda write: write.put(others[:1]))
+    together.write(lambda write: write.put(others))
+    records = [old, replace(new, uuid=uuid_of(2, "12345678")), others[0]]
+    assert_same(single, records)
+    assert_same(together, [*records, others[1]])
+
+
+def test_a_folder_takes_a_plain_name_when_it_comes_and_leaves_it_when_it_goes() -> None:
+    old, file, member = artifact("d/a", age=9), artifact("d/a", uuid=uuid_of(1, "deadbeef")), artifact("d/a/b/c")
+    store = store_of([old])
+    store.write(lambda write: write.put([file]))
+    assert store.find(("d", "a")) == file
+    row = store.write(lambda write: write.put([member]))[member.uuid][0]
+    assert isinstance(store.find(("d", "a")), Folder)
+    assert_same(store, [old, file, member])
+    store.write(lambda write: write.remove([row]))
+    assert store.find(("d", "a")) == file
+    assert_same(store, [old, file])
 
 
 def test_a_name_that_looks_like_the_id_form_of_another_does_not_take_it_over() -> None:
