@@ -193,6 +193,7 @@ class Placement:
             if key not in taken
             and not self._folders.has(*key)
             and len(key[1]) <= SURELY_WHOLE
+            and ("@" not in key[1] or id_in(key[1]) is None)
         ]
 
     def _matching(self, statement: str, pairs: list[tuple[Any, Any]]) -> set[Any]:

@@ -277,6 +277,14 @@ def test_names_that_are_cut_in_their_id_form_alone_are_told_apart() -> None:
     assert_same(together, [*records, others[1]])
 
 
+def test_paths_that_lost_their_folders_are_told_apart() -> None:
+    deep = "/".join(["folder"] * 400)
+    records = [artifact(f"{deep}{n}/x.csv", uuid=uuid_of(n, "deadbeef")) for n in (1, 2)]
+    store = store_of([records[0], artifact("other")])
+    store.write(lambda write: write.put(records[1:]))
+    assert_same(store, [*records, *[record for _, record in entries(store) if record.name == "other"]])
+
+
 def test_a_folder_takes_a_plain_name_when_it_comes_and_leaves_it_when_it_goes() -> None:
     old, file, member = artifact("d/a", age=9), artifact("d/a", uuid=uuid_of(1, "deadbeef")), artifact("d/a/b/c")
     store = store_of([old])
