@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ivcapfs.catalog.opened import (
+    BUSY,
     Opened,
     Unusable,
     Work,
@@ -46,7 +47,6 @@ _DISK = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PERM,
 }
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _MOVED = 1032
 """SQLITE_READONLY_DBMOVED: the file was deleted, or replaced, while it was open."""
 
@@ -115,7 +115,7 @@ class Database:
                     raise
                 log.debug("the catalog was replaced meanwhile: %s", exc)
             except sqlite3.DatabaseError as exc:
-                if primary_code(exc) in _BUSY:
+                if primary_code(exc) in BUSY:
                     raise CatalogError(f"the catalog {opened.path} is locked by another process") from exc
                 if left == 0:
                     raise CatalogError(f"the catalog cannot be used: {exc}") from exc
@@ -152,7 +152,7 @@ class Database:
             except Unusable as exc:
                 log.warning("the catalog %s is %s: made anew", path, exc)
             except sqlite3.DatabaseError as exc:
-                if primary_code(exc) in _DISK | _BUSY:
+                if primary_code(exc) in _DISK | BUSY:
                     raise
                 log.warning("the catalog %s is damaged (%s): made anew", path, exc)
             remove_file(folder, path.name)

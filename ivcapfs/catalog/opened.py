@@ -14,18 +14,23 @@ import sqlite3
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from ivcapfs.catalog.schema import APPLICATION_ID, TABLES, VERSION
+from ivcapfs.waits import now
 
 V = TypeVar("V")
 Work = Callable[[sqlite3.Connection], V]
 
 READERS = 8
 BUSY_SECONDS = 20.0
+OPENING_SECONDS = 5.0
+OPENING_POLL_SECONDS = 0.02
+BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 READER_CACHE_KIB = 2 * 1024
 WRITER_CACHE_KIB = 24 * 1024
 CHECKPOINT_PAGES = 4000
@@ -125,6 +130,23 @@ def check_file(folder: int, name: str) -> None:
 
 
 def open_file(path: Path) -> Opened:
+    """Open a file, and make its tables where it is empty.
+
+    Raises:
+        Unusable: it is no catalog of this version.
+        sqlite3.Error: it cannot be opened, or read.
+    """
+    end = now() + OPENING_SECONDS
+    while True:
+        try:
+            return _open_once(path)
+        except sqlite3.OperationalError as exc:
+            if primary_code(exc) not in BUSY or now() > end:
+                raise
+        time.sleep(OPENING_POLL_SECONDS)  # another process is just making it; SQLite does not wait for that by itself
+
+
+def _open_once(path: Path) -> Opened:
     conn = _connect(path, WRITER_CACHE_KIB)
     try:
         conn.execute("PRAGMA journal_mode = WAL")

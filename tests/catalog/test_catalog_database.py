@@ -346,3 +346,13 @@ def test_a_first_synchronization_whose_catalog_is_lost_under_it_begins_again(fol
         world.api.list_artifacts_page = spoil  # type: ignore[method-assign,assignment]
         assert len(mounted.names()) == MANY
         world.close()
+
+
+def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
+    for turn in range(10):
+        stores = [Store(tmp_path / f"catalog{turn}", "catalog") for _ in range(4)]
+        calls = [Background(store.totals) for store in stores]
+        assert [call.result() for call in calls] == [(0, 0)] * 4
+        assert [store.path for store in stores] == [file_in(tmp_path / f"catalog{turn}")] * 4
+        for store in stores:
+            store.close()
