@@ -11,14 +11,17 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import click
 
 from ivcapfs import __version__
-from ivcapfs.config import read_token
+from ivcapfs.config import parse_size, read_token
 from ivcapfs.errors import ConfigError, IvcapfsError
 from ivcapfs.options import OPTIONS, mount_settings
+
+if TYPE_CHECKING:
+    from ivcapfs.server.synthetic import Synthetic
 
 P = ParamSpec("P")
 
@@ -89,8 +92,12 @@ def umount(mountpoint: Path) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any free port.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file (mode 0600) with the token to ask for.")
+@click.option("--synthetic", metavar="N[,SIZE]", help="N artifacts by formula besides, of SIZE bytes (4K) each.")
+@click.option("--latency", type=click.FloatRange(0, 60_000), default=0, help="Answer so many milliseconds later.")
 @one_line_errors
-def serve(data: Path, host: str, port: int, token_file: Path | None) -> None:
+def serve(
+    data: Path, host: str, port: int, token_file: Path | None, synthetic: str | None, latency: float
+) -> None:
     """Run a local IVCAP platform for development.
 
     The first line on standard output is its URL, printed once it answers.
@@ -100,10 +107,25 @@ def serve(data: Path, host: str, port: int, token_file: Path | None) -> None:
     from ivcapfs.server.settings import ServeSettings
 
     token = read_token(token_file).reveal() if token_file else None
+    made = None if synthetic is None else _synthetic(synthetic)
+    settings = ServeSettings(data, host, port, token, synthetic=made, latency=latency / 1000)
     try:
-        run_forever(ServeSettings(data_dir=data, host=host, port=port, token=token), click.echo)
+        run_forever(settings, click.echo)
     except OSError as exc:
         raise ConfigError(f"cannot serve: {exc}") from exc
+
+
+def _synthetic(text: str) -> Synthetic:
+    """Return what ``N[,SIZE]`` stands for."""
+    from ivcapfs.server.synthetic import DEFAULT_SIZE, Synthetic
+
+    count, comma, size = text.partition(",")
+    if not (count.isascii() and count.isdigit() and len(count) < 19):
+        raise ConfigError(f"--synthetic takes N or N,SIZE, e.g. 1000000,64K, not {text!r}")
+    try:
+        return Synthetic(int(count), parse_size(size) if comma else DEFAULT_SIZE)
+    except ValueError as exc:
+        raise ConfigError(f"--synthetic {text}: {exc}") from exc
 
 
 @main.command()

@@ -15,13 +15,13 @@ import pytest
 
 import ivcapfs
 from ivcapfs.catalog.names import Parts
-from ivcapfs.catalog.namespace import Folder, Namespace
 from ivcapfs.cli import main
 from ivcapfs.client import IVCAP
 from ivcapfs.errors import ConfigError
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
 from ivcapfs.options import OPTIONS, parse_options
 from ivcapfs.server.runner import Platform
+from tests.plain_namespace import Folder, Namespace
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.interface import Catalog, Listing
 from ivcapfs.catalog.names import Parts, leaf_name
 from ivcapfs.errors import NoSuchEntry, NotAFolder, NotFound
 from ivcapfs.fs.described import fields, labels
-from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Node, TextNode, json_text, time_ns
+from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Listed, Node, TextNode, json_text, time_ns
+from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.models import ArtifactRecord, AspectRecord, artifact_uuid, inode_of, inode_of_text
 from ivcapfs.waits import Check
 
@@ -46,16 +47,16 @@ class ByIdView:
             case _:
                 raise NoSuchEntry(f"nothing at by-id/{'/'.join(parts)}")
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[tuple[str, Node | None]]:
-        """See `View.entries`."""
+    def reading(self, parts: Parts, check: Check) -> Reading:
+        """See `View.reading`."""
         if not parts:
-            return ((record.uuid, _folder(record)) for record in self._catalog.namespace(check))
+            return _AllReading(self._catalog.everything(check))
         record = self._record(parts[0], check)
         if len(parts) == 1:
-            return self._members(record)
+            return Fixed(self._members(record))
         if parts[1:] == ("aspects",):
             found = labels(self._catalog.aspects(record.uuid, check))
-            return ((f"{label}.json", _aspect_node(aspect)) for label, aspect in found.items())
+            return Fixed((f"{label}.json", _aspect_node(aspect)) for label, aspect in found.items())
         raise NotAFolder(f"by-id/{'/'.join(parts)} is no folder")
 
     def _record(self, name: str, check: Check) -> ArtifactRecord:
@@ -67,7 +68,7 @@ class ByIdView:
         except NotFound as exc:
             raise NoSuchEntry(f"there is no artifact {uuid}") from exc
 
-    def _members(self, record: ArtifactRecord) -> Iterator[tuple[str, Node | None]]:
+    def _members(self, record: ArtifactRecord) -> Iterator[tuple[str, Listed]]:
         if record.is_ready:
             yield leaf_name(record), FileNode(record, record.size) if record.size is not None else None
             yield "content", _link(record)
@@ -94,6 +95,18 @@ class ByIdView:
             if aspect is not None:
                 return _aspect_node(aspect)
         raise NoSuchEntry(f"no aspect {'/'.join(rest)!r} of artifact {record.uuid}")
+
+
+class _AllReading:
+    """One reading of `by-id/` itself. Belongs to one handle."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+
+    def entries(self, after: int) -> Iterator[tuple[str, Listed, int]]:
+        """See `Reading.entries`."""
+        for name, child, cookie in self._listing.entries(after):
+            yield name, FolderNode(inode_of(name, FOLDER), child.time_ns), cookie
 
 
 def _folder(record: ArtifactRecord) -> FolderNode:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.shelf import Shelf
-from ivcapfs.catalog.listing import Listing
+from ivcapfs.catalog.index import Index
+from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection, connect
 from ivcapfs.config import CacheSettings, MountSettings
 from ivcapfs.errors import (
@@ -105,8 +106,14 @@ class MountedFileSystem:
         bound = limits.total + limits.idle
         pool = ThreadPoolExecutor(CATALOG_WORKERS, thread_name_prefix="catalog")
         kernel_pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
-        catalog = Listing(
-            connection.api, connection.blobs, pool, refresh=self._settings.view.refresh, bound=bound
+        catalog = Index(
+            connection.api,
+            connection.blobs,
+            pool,
+            Store(self._settings.catalog.folder, store_name(connection.origin, connection.identity)),
+            refresh=self._settings.view.refresh,
+            reconcile=self._settings.catalog.reconcile,
+            bound=bound,
         )
         tier = _tier(self._settings.cache)
         shelf = Shelf(tier, self._settings.cache.block_size, connection.origin, connection.identity) if tier else None
@@ -119,6 +126,7 @@ class MountedFileSystem:
         finally:
             self._closing.set()
             reader.shutdown()
+            catalog.close()
             for executor in (pool, kernel_pool):
                 executor.shutdown(wait=False, cancel_futures=True)
 

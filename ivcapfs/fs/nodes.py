@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from ivcapfs.catalog.interface import FileEntry
 from ivcapfs.config import ViewSettings
-from ivcapfs.models import ArtifactRecord, inode_of
+from ivcapfs.models import ArtifactRecord, inode_of, uuid_bytes
 
 READ = 0o444
 READ_AND_SEARCH = 0o555
@@ -74,11 +75,16 @@ class LinkNode:
 
 
 Node = FolderNode | FileNode | TextNode | LinkNode
+Listed = Node | FileEntry | None
+"""What is in a folder; None where its size is not known without asking: stat(2) will ask."""
 
 
-def attributes(node: Node, view: ViewSettings) -> Attributes:
+def attributes(node: Node | FileEntry, view: ViewSettings) -> Attributes:
     """Return what stat(2) tells of a node. Modes are made here, never taken from a server."""
     match node:
+        case FileEntry():
+            mode = stat.S_IFREG | READ & ~view.umask
+            return Attributes(mode, inode_of(node.uuid), node.size or 0, node.time_ns, 1, view.uid, view.gid)
         case FolderNode():
             kind, mode, size = stat.S_IFDIR, READ_AND_SEARCH & ~view.umask, 0
         case LinkNode():
@@ -93,11 +99,13 @@ def attributes(node: Node, view: ViewSettings) -> Attributes:
     return Attributes(kind | mode, node.inode, size, node.time_ns, 1, view.uid, view.gid)
 
 
-def identity(node: Node) -> object:
+def identity(node: Node | FileEntry) -> object:
     """Return a value that is equal for two nodes exactly if the kernel may take one for the other."""
     match node:
+        case FileEntry():
+            return node[:2]
         case FileNode():
-            return node.record.uuid, node.size
+            return uuid_bytes(node.record.uuid), node.size
         case TextNode():
             return hashlib.sha256(node.data).digest()
         case LinkNode():

@@ -10,22 +10,18 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.interface import Catalog, FileEntry, Folder, Listing
 from ivcapfs.catalog.names import Parts
-from ivcapfs.catalog.namespace import EPOCH, Folder
-from ivcapfs.errors import NoSuchEntry, NotAFolder
+from ivcapfs.errors import NoSuchEntry
 from ivcapfs.fs.byid import ByIdView
-from ivcapfs.fs.nodes import FileNode, FolderNode, Node, time_ns
-from ivcapfs.models import ArtifactRecord, inode_of_text
+from ivcapfs.fs.nodes import FileNode, FolderNode, Listed, Node
+from ivcapfs.fs.reading import Fixed, Reading
+from ivcapfs.models import inode_of_text
 from ivcapfs.waits import Check
 
 ROOT_INODE = 1
 ARTIFACTS_INODE = 2
 BY_ID_INODE = 3
-
-
-Entry = tuple[str, Node | None]
-"""A name, and what it is; None where its size is not known without asking: stat(2) will ask."""
 
 
 class View(Protocol):
@@ -39,8 +35,8 @@ class View(Protocol):
         """
         ...
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
-        """List a folder below the view.
+    def reading(self, parts: Parts, check: Check) -> Reading:
+        """Begin to read a folder below the view.
 
         Raises:
             NoSuchEntry, NotAFolder: there is no such folder.
@@ -58,28 +54,35 @@ class ArtifactsView:
     def node(self, parts: Parts, check: Check) -> Node:
         """See `View.node`."""
         if not parts:
-            return FolderNode(ARTIFACTS_INODE, self._time(self._catalog.known().root))
+            return FolderNode(ARTIFACTS_INODE, self._time(self._catalog.root()))
         found = self._catalog.find(parts, check)
         if isinstance(found, Folder):
             return FolderNode(_inode(parts), self._time(found))
         return FileNode(found, self._catalog.size(found, check))
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
-        """See `View.entries`."""
-        folder = self._catalog.namespace(check).find(parts)
-        if folder is None:
-            raise NoSuchEntry(f"no folder artifacts/{'/'.join(parts)}")
-        if not isinstance(folder, Folder):
-            raise NotAFolder(f"artifacts/{'/'.join(parts)} is a file")
-        return ((name, self._child((*parts, name), child)) for name, child in folder.children.items())
-
-    def _child(self, parts: Parts, child: Folder | ArtifactRecord) -> Node | None:
-        if isinstance(child, Folder):
-            return FolderNode(_inode(parts), self._time(child))
-        return None if child.size is None else FileNode(child, child.size)
+    def reading(self, parts: Parts, check: Check) -> Reading:
+        """See `View.reading`."""
+        return _ArtifactsReading(parts, self._catalog.listing(parts, check), self._started_ns)
 
     def _time(self, folder: Folder) -> int:
-        return self._started_ns if folder.newest == EPOCH else time_ns(folder.newest)
+        return folder.time_ns or self._started_ns
+
+
+class _ArtifactsReading:
+    """One reading of a folder below `artifacts/`. Belongs to one handle."""
+
+    def __init__(self, parts: Parts, listing: Listing, started_ns: int) -> None:
+        self._parts = parts
+        self._listing = listing
+        self._started_ns = started_ns
+
+    def entries(self, after: int) -> Iterator[tuple[str, Listed, int]]:
+        """See `Reading.entries`."""
+        for name, child, cookie in self._listing.entries(after):
+            if isinstance(child, FileEntry):
+                yield name, None if child.size is None else child, cookie
+            else:
+                yield name, FolderNode(_inode((*self._parts, name)), child.time_ns or self._started_ns), cookie
 
 
 class Tree:
@@ -106,15 +109,15 @@ class Tree:
             return FolderNode(ROOT_INODE, self._started_ns)
         return self._view(parts[0]).node(parts[1:], check)
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
-        """List a folder, without `.` and `..`.
+    def reading(self, parts: Parts, check: Check) -> Reading:
+        """Begin to read a folder; `.` and `..` are not in it.
 
         Raises:
             NoSuchEntry, NotAFolder: there is no such folder.
         """
         if not parts:
-            return ((name, view.node((), check)) for name, view in self._views.items())
-        return self._view(parts[0]).entries(parts[1:], check)
+            return Fixed((name, view.node((), check)) for name, view in self._views.items())
+        return self._view(parts[0]).reading(parts[1:], check)
 
     def _view(self, name: str) -> View:
         try:

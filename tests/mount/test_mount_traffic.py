@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse
 
 from ivcapfs.server.runner import Platform
 from tests.mount.conftest import Faults, Mount, Mounter, daemons, output, process, run, settled_counters
@@ -247,14 +248,52 @@ def test_a_walk_over_by_id_reads_no_artifact(many: Platform, mounter: Mounter) -
         assert since() == ({"artifact.list": PAGES}, 0)
 
 
-def test_a_listing_is_walked_anew_after_the_refresh_time_and_only_then(many: Platform, mounter: Mounter) -> None:
-    mount = mounter(many.url, refresh=1)
+def test_what_is_new_is_asked_for_after_the_refresh_time_and_only_then(many: Platform, mounter: Mounter) -> None:
+    mount = mounter(many.url, refresh=2)
     with asked(many) as since:
         assert len(os.listdir(mount.artifacts)) == MANY // 2 + 1
         assert since() == ({"artifact.list": PAGES}, 0)
-        output("sleep", "1.1")
-        assert len(os.listdir(mount.artifacts)) == MANY // 2 + 1
-        assert since() == ({"artifact.list": PAGES * 2}, 0)
+    for number in range(10):
+        add(many, f"new-{number}", b"new\n")
+    with asked(many) as since:
+        output("sleep", "2.1")
+        assert len(os.listdir(mount.artifacts)) == MANY // 2 + 11
+        requests, sent = since()
+    assert (set(requests), sent) == ({"artifact.list"}, 0)
+    assert requests["artifact.list"] <= 3
+
+
+def test_a_second_mount_has_everything_for_one_request_or_two(many: Platform, mounter: Mounter) -> None:
+    assert len(os.listdir(mounter(many.url, refresh=FOREVER).artifacts)) == MANY // 2 + 1
+    with asked(many) as since:
+        again = mounter(many.url, refresh=0)
+        assert (again.artifacts / "folder" / "file-0007").stat().st_size == 8
+        assert len(os.listdir(again.path / "by-id")) == MANY
+        requests, sent = since()
+    assert (set(requests), sent) == ({"artifact.list"}, 0)
+    assert requests["artifact.list"] < PAGES
+
+
+def test_a_killed_mount_goes_on_where_it_was(
+    many: Platform, faults: Faults, mounter: Mounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_from_page_11(scope: dict[str, Any]) -> Any:
+        pages = faults.asked("GET /1/artifacts")
+        return JSONResponse({"message": "down"}, 500) if scope["path"] == "/1/artifacts" and pages > 11 else None
+
+    mount = mounter(many.url, refresh=FOREVER)
+    faults.seen.clear()
+    faults.rule = fail_from_page_11
+    with pytest.raises(OSError) as caught:
+        os.listdir(mount.artifacts)
+    assert caught.value.errno == errno.EIO, "a part is never shown"
+    (daemon,) = daemons(mount.path)
+    os.kill(daemon, signal.SIGKILL)
+    faults.rule = lambda scope: None
+    again = mounter(many.url, refresh=FOREVER)
+    faults.seen.clear()
+    assert len(os.listdir(again.artifacts)) == MANY // 2 + 1
+    assert faults.asked("GET /1/artifacts") <= PAGES - 11 + 3, "the rest, and what is new since"
 
 
 # -- attributes ------------------------------------------------------------------------------------------------------
