@@ -54,8 +54,6 @@ RETRY_SECONDS = 5.0
 """How long after a failed refresh the last known state is served without asking again."""
 ABSENT_SECONDS = 2.0
 """How long the server's word that a name does not exist is remembered."""
-
-
 LOSSES = 3
 """How often a listing begins again, when the catalog is lost under it."""
 
@@ -108,6 +106,7 @@ class Index:
     ) -> None:
         self._pool = pool
         self._store = store
+        self.neighbours = store.neighbours
         self._refresh = refresh
         self._bound = bound
         self._clock = clock
@@ -316,6 +315,7 @@ class Index:
         """Bring the store up to date; runs on the pool."""
         try:
             age = self._sync.bring_up_to_date()
+            self._store.look_again()
         except Exception as exc:  # noqa: BLE001 - handed on to whoever waits
             settle(refresh, self._note_failure(exc))
             return

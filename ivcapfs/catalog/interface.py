@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -45,6 +46,26 @@ class FileEntry(NamedTuple):
 
 Entry = tuple[str, Folder | FileEntry, int]
 """A name in a folder, what it is, and its cookie: greater than those before it, and never 0."""
+
+
+class Order(Enum):
+    """How the files of a folder can follow one another.
+
+    Attributes:
+        NAME: by their names' bytes, as a shell's ``*`` has them.
+        LISTED: as a listing has them.
+    """
+
+    NAME = "name"
+    LISTED = "listed"
+
+
+class Neighbour(NamedTuple):
+    """A file that comes after another one: name, uuid, and size in bytes."""
+
+    name: str
+    uuid: str
+    size: int | None
 
 
 class Totals(NamedTuple):

@@ -9,30 +9,43 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cachetools import LRUCache
+
 from ivcapfs.catalog.database import Database
-from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Totals
+from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Neighbour, Order, Totals
 from ivcapfs.catalog.names import Parts, encode_component, id_in, id_leaf, id_path
 from ivcapfs.catalog.placement import Placement
 from ivcapfs.catalog.schema import PLAIN, RECORD, ROOT, SHORT, SHORT_DIGITS, name_of, record_of
 from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
 
 V = TypeVar("V")
+Found = Folder | ArtifactRecord | None
 
 BATCH = 1000
 """Rows that a listing takes from the database at a time."""
 FILES = 1 << 40
 """Cookies of artifacts begin here; those of folders are below."""
 WHOLE_DIGITS = 36
+PATHS = 4096
+"""What is at so many paths is remembered until somebody writes."""
 
 _ENTRIES = (
     "SELECT id, uuid, leaf, place, size, created, CASE WHEN place > 1 THEN name END FROM artifact "
     "WHERE folder=? AND id > ? AND id <= ? ORDER BY id LIMIT ?"
 )
 _FOLDERS = "SELECT id, name, newest FROM folder WHERE parent=? AND id > ? AND id <= ? ORDER BY id LIMIT ?"
+_PLAIN_ROW = f"SELECT id FROM artifact WHERE folder=? AND leaf=? AND place={PLAIN}"
+_AFTER = {
+    Order.NAME: "SELECT leaf, uuid, size FROM artifact INDEXED BY artifact_leaf "
+    f"WHERE folder=:folder AND leaf > :leaf AND place={PLAIN} ORDER BY leaf LIMIT :count",
+    Order.LISTED: "SELECT leaf, uuid, size FROM artifact INDEXED BY artifact_folder "
+    f"WHERE folder=:folder AND id > :row AND place={PLAIN} ORDER BY id LIMIT :count",
+}
 _OWNER = (
     f"SELECT {RECORD}, place FROM artifact WHERE folder=? AND leaf=? ORDER BY created DESC, uuid DESC LIMIT 1"
 )
@@ -56,6 +69,10 @@ class Store:
         self._database = Database(folder, name)
         self._placement = Placement()
         self._written: tuple[sqlite3.Connection, int] | None = None  # used within write transactions alone
+        self._lock = threading.Lock()
+        self._version = 0  # of what is known, as far as this process knows; guarded by _lock
+        self._found: LRUCache[Parts, Found] = LRUCache(PATHS)  # guarded by _lock
+        self._parents: LRUCache[Parts, int] = LRUCache(PATHS)  # rows of folders; guarded by _lock
 
     @property
     def path(self) -> Path | None:
@@ -86,7 +103,17 @@ class Store:
             self._written = mark
             return result
 
-        return self._database.write(run)
+        try:
+            return self._database.write(run)
+        finally:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Forget what is remembered of paths: this process, or another one, wrote."""
+        with self._lock:
+            self._version += 1
+            self._found.clear()
+            self._parents.clear()
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -105,17 +132,32 @@ class Store:
         row = self._database.read(lambda conn: conn.execute(statement, (uuid_bytes(uuid),)).fetchone())
         return record_of(row) if row else None
 
-    def find(self, parts: Parts) -> Folder | ArtifactRecord | None:
+    def find(self, parts: Parts) -> Found:
         """Return what is at a path: a plain one, one of the @id form, or one with a name's own `@` in it."""
-
-        def run(conn: sqlite3.Connection) -> Folder | ArtifactRecord | None:
-            found = _find(conn, parts)
-            if found is None:
-                escaped = tuple(encode_component(part) for part in parts)
-                found = _find_plain(conn, escaped) if escaped != parts else None
+        with self._lock:
+            version, found = self._version, self._found.get(parts)
+            parent = self._parents.get(parts[:-1])
+        if found is not None:
             return found
 
-        return self._database.read(run)
+        def run(conn: sqlite3.Connection) -> tuple[Found, int | None]:
+            folder = _folder(conn, parts[:-1]) if parent is None and parts else None
+            above = parent if folder is None else folder[0]
+            found = _find(conn, parts, above)
+            if found is None:
+                escaped = tuple(encode_component(part) for part in parts)
+                folder = _folder(conn, escaped[:-1]) if escaped != parts else None
+                found = _find_plain(conn, escaped, folder[0]) if folder else None
+            return found, above
+
+        found, parent = self._database.read(run)
+        with self._lock:
+            if self._version == version:
+                if found is not None:
+                    self._found[parts] = found
+                if parent is not None and parts:
+                    self._parents[parts[:-1]] = parent
+        return found
 
     def last_row(self) -> tuple[int, int]:
         """Return the last row of folders and of artifacts: what comes later is no part of a listing begun now."""
@@ -154,6 +196,22 @@ class Store:
             return [
                 (uuid_text(uuid), FileEntry(uuid, size, created * 1000), FILES + id) for id, uuid, size, created in rows
             ]
+
+        return self._database.read(run)
+
+    def neighbours(self, folder: Parts, name: str, order: Order, count: int) -> list[Neighbour]:
+        """Return the files that come after one in a folder, those alone that have their plain names; none where the
+        one has not.
+        """
+
+        def run(conn: sqlite3.Connection) -> list[Neighbour]:
+            found = _folder(conn, folder)
+            row = conn.execute(_PLAIN_ROW, (found[0], name)).fetchone() if found else None
+            if found is None or row is None:
+                return []
+            values = {"folder": found[0], "leaf": name, "row": row[0], "count": count}
+            rows = conn.execute(_AFTER[order], values).fetchall()
+            return [Neighbour(leaf, uuid_text(uuid), size) for leaf, uuid, size in rows]
 
         return self._database.read(run)
 
@@ -235,8 +293,14 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     return leaf, FileEntry(uuid, size, created * 1000), FILES + id
 
 
-def _find(conn: sqlite3.Connection, parts: Parts) -> Folder | ArtifactRecord | None:
-    return _find_plain(conn, parts) or (_find_by_id(conn, parts) if parts else None)
+def _find(conn: sqlite3.Connection, parts: Parts, above: int | None) -> Found:
+    """Return what is at a path; `above` is the row of the folder that it is in, None where there is none."""
+    if not parts:
+        id, newest = conn.execute("SELECT id, newest FROM folder WHERE id=?", (ROOT,)).fetchone()
+        return Folder(id, newest * 1000)
+    if above is None:
+        return None
+    return _find_plain(conn, parts, above) or _find_by_id(conn, parts, above)
 
 
 def _folder(conn: sqlite3.Connection, parts: Parts) -> tuple[int, int] | None:
@@ -250,26 +314,24 @@ def _folder(conn: sqlite3.Connection, parts: Parts) -> tuple[int, int] | None:
     return id, newest
 
 
-def _find_plain(conn: sqlite3.Connection, parts: Parts) -> Folder | ArtifactRecord | None:
-    found = _folder(conn, parts)
-    if found is not None:
-        return Folder(found[0], found[1] * 1000)
-    parent = _folder(conn, parts[:-1])
-    row = conn.execute(_OWNER, (parent[0], parts[-1])).fetchone() if parent else None
+def _find_plain(conn: sqlite3.Connection, parts: Parts, above: int) -> Found:
+    row = conn.execute("SELECT id, newest FROM folder WHERE parent=? AND name=?", (above, parts[-1])).fetchone()
+    if row is not None:
+        return Folder(row[0], row[1] * 1000)
+    row = conn.execute(_OWNER, (above, parts[-1])).fetchone()
     return record_of(row[:-1]) if row and row[-1] == PLAIN else None
 
 
-def _find_by_id(conn: sqlite3.Connection, parts: Parts) -> ArtifactRecord | None:
+def _find_by_id(conn: sqlite3.Connection, parts: Parts, above: int) -> ArtifactRecord | None:
     """Return the one artifact whose @id form, with as many digits as are given, is the path."""
     digits = id_in(parts[-1])
-    parent = _folder(conn, parts[:-1]) if digits else None
-    if digits is None or parent is None:
+    if digits is None:
         return None
     bare = digits.replace("-", "")
     low, high = bytes.fromhex(bare.ljust(32, "0")[:32]), bytes.fromhex(bare.ljust(32, "f")[:32])
     statement = f"SELECT {RECORD} FROM artifact INDEXED BY artifact_uuid WHERE uuid BETWEEN ? AND ? AND folder=?"
     found = None
-    for row in conn.execute(statement, (low, high, parent[0])):
+    for row in conn.execute(statement, (low, high, above)):
         record = record_of(row)
         if id_path(record, len(digits)) == parts:
             if found is not None:

@@ -93,6 +93,7 @@ class Synchronizer:
         self._refresh = refresh
         self._wall = wall
         self._stopping = threading.Event()
+        self._complete_at: int | None = None  # what was complete stays so until it is lost
         self.counters = Counters()
         self.chain = Chain(api, self.counters.count)
 
@@ -102,7 +103,10 @@ class Synchronizer:
 
     def is_complete(self) -> bool:
         """Return whether a synchronization was ever finished: before that, what is known is only a part."""
-        return bool(self._store.meta().get("complete"))
+        losses = self._store.losses
+        if self._complete_at != losses and self._store.meta().get("complete"):
+            self._complete_at = losses
+        return self._complete_at == losses
 
     def bring_up_to_date(self) -> float:
         """Make the store what the server lists.

@@ -40,6 +40,7 @@ from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.mountpoint import unmount_lazily
+from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.operations import Operations
 
 if TYPE_CHECKING:
@@ -121,10 +122,13 @@ class MountedFileSystem:
             connection.blobs, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set
         )
         bindings = Bindings(kernel.forget, kernel_pool)
+        largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
+        neighbours = Neighbours(catalog.neighbours, reader, largest, self._closing.is_set)
         try:
-            self._loop(kernel, Operations(catalog, reader, bindings, self._settings.view, check))
+            self._loop(kernel, Operations(catalog, reader, bindings, neighbours, self._settings.view, check))
         finally:
             self._closing.set()
+            neighbours.close()
             reader.shutdown()
             catalog.close()
             for executor in (pool, kernel_pool):

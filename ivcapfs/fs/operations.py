@@ -39,6 +39,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.errnos import errno_name, errno_of
+from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, attributes
 from ivcapfs.fs.reading import Reading
 from ivcapfs.fs.tree import Tree
@@ -111,11 +112,18 @@ class Operations:
     use_ns = True
 
     def __init__(
-        self, catalog: Catalog, reader: Reader, bindings: Bindings, view: ViewSettings, check: Check
+        self,
+        catalog: Catalog,
+        reader: Reader,
+        bindings: Bindings,
+        neighbours: Neighbours,
+        view: ViewSettings,
+        check: Check,
     ) -> None:
         self._catalog = catalog
         self._reader = reader
         self._bindings = bindings
+        self._neighbours = neighbours
         self._view = view
         self._check = check
         self._tree = Tree(catalog)
@@ -154,6 +162,9 @@ class Operations:
         content = self._reader.blob(node.record.uuid, node.size) if isinstance(node, FileNode) else node.data
         pin = self._bindings.pin(path, node, content, self._check)
         reading = self._reader.open(pin.content) if isinstance(pin.content, Blob) else pin.content
+        view, *below = split(path)
+        if isinstance(node, FileNode) and view == "artifacts":
+            self._neighbours.opened(tuple(below), node.size)
         return Opened(self._enter(_File(path, pin.node, reading)), pin.keep_cache)
 
     def read(self, handle: int, size: int, offset: int) -> bytes:

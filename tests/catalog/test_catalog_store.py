@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -351,3 +352,17 @@ def test_what_came_after_a_listing_began_is_no_part_of_it() -> None:
     last = store.last_row()
     store.write(lambda write: write.put([artifact("e/a"), artifact("c")]))
     assert [name for name, _, _ in store.folder_batch(1, 0, last)] == ["d", "b"]
+
+
+def test_what_another_process_wrote_is_found_once_it_is_looked_for_again(tmp_path: Path) -> None:
+    ours, theirs = Store(tmp_path / "catalog", "same"), Store(tmp_path / "catalog", "same")
+    old, new = artifact("name", age=10), artifact("name", age=5)
+    try:
+        ours.write(lambda write: write.put([old]))
+        assert ours.find(("name",)) == old
+        theirs.write(lambda write: write.put([new]))
+        ours.look_again()
+        assert ours.find(("name",)) == new
+    finally:
+        ours.close()
+        theirs.close()

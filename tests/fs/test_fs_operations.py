@@ -17,6 +17,7 @@ from ivcapfs.cache.reader import Reader
 from ivcapfs.config import CacheSettings, ViewSettings
 from ivcapfs.errors import ConnectFailed, ConnectionBroken, Interrupted
 from ivcapfs.fs.bindings import Bindings
+from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
@@ -38,7 +39,8 @@ class World:
             self.source, CacheSettings(block_size=1024, memory=1 << 20, workers=4), bound=20
         )
         bindings = Bindings(self.forgotten.append, AtOnce())
-        self.fs = Operations(self.catalog, self.reader, bindings, view or ViewSettings(), self._check)
+        neighbours = Neighbours(lambda *_: [], self.reader, 0, lambda: False)
+        self.fs = Operations(self.catalog, self.reader, bindings, neighbours, view or ViewSettings(), self._check)
 
     def _check(self) -> None:
         if self.interrupting.is_set():

@@ -21,7 +21,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from ivcapfs.server.runner import Platform
-from tests.mount.conftest import Faults, Mount, Mounter, daemons, output, process, run, settled_counters
+from tests.mount.conftest import TOKEN, Faults, Mount, Mounter, daemons, output, process, run, settled_counters
 
 MIB = 1024 * 1024
 FOREVER = 100_000
@@ -393,3 +393,39 @@ def test_a_name_that_does_not_exist_is_asked_for_once(platform: Platform, descri
         for _ in range(3):
             assert not (mount.artifacts / "nothing.bin").exists()
         assert since() == ({"artifact.list": 1}, 0)
+
+
+# -- small files -----------------------------------------------------------------------------------------------------
+
+
+class Flying:
+    """ASGI middleware that counts the requests for contents that are under way at the same time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def wrap(self, app: Any) -> Any:
+        async def counted(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            counts = scope["type"] == "http" and scope["path"].endswith("/blob")
+            self.now += counts
+            self.most = max(self.most, self.now)
+            try:
+                await app(scope, receive, send)
+            finally:
+                self.now -= counts
+
+        return counted
+
+
+def test_small_files_of_a_folder_come_side_by_side(tmp_path: Path, mounter: Mounter) -> None:
+    """Far away, a thousand small files cost some round trips, and not a thousand, however they are gone through."""
+    flying = Flying()
+    with Platform(tmp_path / "data", token=TOKEN, wrap=flying.wrap, latency=0.05) as platform:
+        with platform.store.batch():
+            for number in range(100):
+                add(platform, f"one/{number:03}.txt", b"%03d\n" % number)
+        folder = mounter(platform.url, refresh=FOREVER).artifacts / "one"
+        with asked(platform) as since:
+            assert output("sh", "-c", f"cat {folder}/*") == "".join(f"{number:03}\n" for number in range(100))
+            assert since()[1] == 400
+        assert flying.most >= 8
