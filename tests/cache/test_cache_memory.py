@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from ivcapfs.cache.block import Block
 from ivcapfs.cache.memory import MAPPED, SMALLEST, Memory, rounded
+from ivcapfs.config import CacheSettings
 
 UNIT = SMALLEST
 
@@ -38,6 +41,12 @@ def test_big_buffers_are_mapped_and_count_the_same() -> None:
     made = Memory(4 * MAPPED, print)
     buffer = made.take(2 * MAPPED - 5, ahead=False)
     assert buffer is not None and len(buffer) == made.used == 2 * MAPPED and not buffer.readonly
+    assert isinstance(buffer.obj, mmap.mmap)
+
+
+def test_the_smallest_block_of_a_mount_is_mapped() -> None:
+    """Else what was given back stays with malloc(3), in pieces that fit nothing: that doubled a mount's memory."""
+    assert CacheSettings().block_size >= MAPPED
 
 
 def test_the_least_recently_used_block_goes_first() -> None:
