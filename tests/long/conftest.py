@@ -16,9 +16,9 @@ import pytest
 from bench.platforms import BlobHrefs
 from ivcapfs.server.runner import Platform
 from tests.long.origin import MIB, Origin, Stretch, make_noise
-from tests.mount.conftest import TOKEN, Mount, Mounter, daemons, eventually, ivcapfs, mounter, output
+from tests.mount.conftest import TOKEN, Mount, daemons, eventually, ivcapfs, mounter, output
 
-__all__ = ["mounter"]  # a fixture of ours, too
+__all__ = ["mounter"]  # a fixture here, too
 
 FIGURES = pytest.StashKey[list[str]]()
 
@@ -114,6 +114,3 @@ def unmount(mount: Mount) -> None:
     output(*ivcapfs("umount", mount.path))
     eventually(lambda: not daemons(mount.path), "the process ends")
 
-
-__all__ += ["World", "peak_memory", "tell", "unmount", "world"]
-__all__ += ["Mounter"]

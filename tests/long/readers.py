@@ -13,6 +13,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -37,13 +38,13 @@ def job_of(files: list[tuple[Path, Stretch]]) -> str:
 def reading(work: str, files: list[tuple[Path, Stretch]]) -> Iterator[subprocess.Popen[str]]:
     """A process that reads files and does not outlive the block; see `seconds_of`."""
     command = [sys.executable, "-m", "tests.long.readers", work]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload]
+    with tempfile.TemporaryFile("w+") as job:
+        job.write(job_of(files))
+        job.seek(0)
+        process = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdin=job, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
     try:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(job_of(files))
-            process.stdin.close()
-        process.stdin = None
         yield process
     finally:
         process.kill()

@@ -143,8 +143,8 @@ def test_two_mounts_that_read_three_times_the_limit_stay_within_it(
     for mount in mounts:
         unmount(mount)
     tell(
-        f"two mounts, {count * size // MIB} MiB each, limit {limit // MIB} MiB: at most {watch.largest_du / MIB:.1f} by "
-        f"du, {watch.largest / MIB:.1f} by the account; {watch.samples} samples in {max(took):.1f} s; "
+        f"two mounts, {count * size // MIB} MiB each, limit {limit // MIB} MiB: at most {watch.largest_du / MIB:.1f} "
+        f"by du, {watch.largest / MIB:.1f} by the account; {watch.samples} samples in {max(took):.1f} s; "
         f"asked of the server: {world.origin.sent / MIB:.0f} MiB"
     )
     assert watch.samples > 3

@@ -53,7 +53,7 @@ def test_sequential_readers_stay_within_the_budget(
 @pytest.mark.parametrize(
     ("count", "size", "budget"),
     [
-        pytest.param(300, MIB, 8 * MIB, id="small"),
+        pytest.param(300, MIB, 16 * MIB, id="small"),
         pytest.param(1000, 8 * MIB, 64 * MIB, id="long-64M", marks=LONG),
         pytest.param(1000, 8 * MIB, None, id="long-default", marks=LONG),
     ],

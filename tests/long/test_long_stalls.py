@@ -20,6 +20,8 @@ from tests.mount.conftest import Mount, Mounter, eventually, output
 LONG = (pytest.mark.long, pytest.mark.timeout(900))
 STALL_SECONDS = 300
 """The mount waits so long for a byte: longer than the whole test takes."""
+WAIT = 60.0
+"""What is held up is not waited for longer."""
 
 
 @contextlib.contextmanager
@@ -44,8 +46,8 @@ def stalled_readers(world: World, mount: Mount, urns: list[str]) -> Iterator[lis
 def look_around(mount: Mount, names: int, known: Path) -> float:
     """List everything, with attributes, and look at one file; return how long that took."""
     begin = time.monotonic()
-    assert len(output("ls", "-l", mount.artifacts, timeout=120).splitlines()) == names + 1
-    assert "regular file" in output("stat", "-L", known, timeout=120)
+    assert len(output("ls", "-l", mount.artifacts, timeout=WAIT).splitlines()) == names + 1
+    assert "regular file" in output("stat", "-L", known, timeout=WAIT)
     return time.monotonic() - begin
 
 
@@ -77,7 +79,7 @@ def test_stalled_readers_hold_up_nobody(
     for count in stalls:
         with stalled_readers(world, mount, silent[:count]) as waiting:
             files = world.files(mount, [next(cold) for _ in range(rounds)])
-            rates = [size / 1e6 / read_all("sequential", [file], timeout=200) for file in files]
+            rates = [size / 1e6 / read_all("sequential", [file], WAIT) for file in files]
             listing = statistics.median(look_around(mount, names, files[0][0]) for _ in range(rounds))
             assert all(reader.poll() is None for reader in waiting), "a stalled reader's deadline has come"
         rate = statistics.median(rates)
