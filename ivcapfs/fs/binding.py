@@ -37,6 +37,10 @@ _lib.fuse_interrupted.restype = ctypes.c_int
 _lib.fuse_interrupted.argtypes = []
 _lib.fuse_invalidate_path.restype = ctypes.c_int
 _lib.fuse_invalidate_path.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+_lib.fuse_get_session.restype = ctypes.c_void_p
+_lib.fuse_get_session.argtypes = [ctypes.c_void_p]
+_lib.fuse_session_exited.restype = ctypes.c_int
+_lib.fuse_session_exited.argtypes = [ctypes.c_void_p]
 
 
 def interrupted() -> bool:
@@ -76,7 +80,7 @@ class Kernel(mfusepy.FUSE):
     def __init__(self, settings: MountSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; guarded by _lock
+        self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; written under _lock
         self.was_ready = False
 
     def serve(self, operations: Operations, ready: Callable[[], None]) -> None:
@@ -102,6 +106,16 @@ class Kernel(mfusepy.FUSE):
         with self._lock:
             if self._fuse is not None:
                 _lib.fuse_invalidate_path(self._fuse, path.encode())
+
+    def is_over(self) -> bool:
+        """Return whether the mount is gone, or `exit` was called.
+
+        The kernel interrupts nobody's read-ahead: who waits for such bytes when it unmounts learns it here. To be
+        asked in a callback: libfuse frees nothing before its end. So this needs no lock, and must not take it:
+        `forget` holds it while the kernel may wait for this very callback.
+        """
+        fuse = self._fuse
+        return fuse is None or bool(_lib.fuse_session_exited(_lib.fuse_get_session(fuse)))
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 

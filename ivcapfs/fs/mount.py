@@ -100,7 +100,7 @@ class MountedFileSystem:
         def check() -> None:
             if interrupted():
                 raise Interrupted("the caller got a signal")
-            if self._closing.is_set():
+            if self._closing.is_set() or kernel.is_over():
                 raise Closing("the mount is being taken down")
 
         limits = self._settings.client.limits
