@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ivcapfs.catalog.database import Database
 from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Totals
 from ivcapfs.catalog.names import Parts, encode_component, id_in, id_leaf, id_path
+from ivcapfs.catalog.opened import Work
 from ivcapfs.catalog.placement import Placement
 from ivcapfs.catalog.schema import PLAIN, RECORD, ROOT, SHORT, SHORT_DIGITS, name_of, record_of
 from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
@@ -27,6 +28,8 @@ BATCH = 1000
 FILES = 1 << 40
 """Cookies of artifacts begin here; those of folders are below."""
 WHOLE_DIGITS = 36
+EVER = 2**63 - 1
+"""Microseconds since the epoch: later than anything."""
 
 _ENTRIES = (
     "SELECT id, uuid, leaf, place, size, created, CASE WHEN place > 1 THEN name END FROM artifact "
@@ -89,6 +92,10 @@ class Store:
         return self._database.write(run)
 
     # -- reading -------------------------------------------------------------------------------------------------
+
+    def read(self, work: Work[V]) -> V:
+        """Return what `work` makes of a connection; see `Database.read`. For the catalog's other questions."""
+        return self._database.read(work)
 
     def meta(self) -> dict[str, Any]:
         """Return all notes (`Transaction.note`)."""
@@ -178,7 +185,7 @@ class Store:
             created_until: only those created up to then, in microseconds; None: all.
         """
         statement = "SELECT id FROM artifact WHERE id > ? AND created <= ? ORDER BY id LIMIT ?"
-        until = 2**63 - 1 if created_until is None else created_until
+        until = EVER if created_until is None else created_until
         return self._database.read(
             lambda conn: [id for (id,) in conn.execute(statement, (after, until, limit)).fetchall()]
         )
@@ -236,10 +243,10 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 
 def _find(conn: sqlite3.Connection, parts: Parts) -> Folder | ArtifactRecord | None:
-    return _find_plain(conn, parts) or (_find_by_id(conn, parts) if parts else None)
+    return _find_plain(conn, parts) or (find_by_id(conn, parts) if parts else None)
 
 
-def _folder(conn: sqlite3.Connection, parts: Parts) -> tuple[int, int] | None:
+def find_folder(conn: sqlite3.Connection, parts: Parts) -> tuple[int, int] | None:
     """Return (row, newest) of a folder."""
     id, newest = conn.execute("SELECT id, newest FROM folder WHERE id=?", (ROOT,)).fetchone()
     for part in parts:
@@ -251,25 +258,27 @@ def _folder(conn: sqlite3.Connection, parts: Parts) -> tuple[int, int] | None:
 
 
 def _find_plain(conn: sqlite3.Connection, parts: Parts) -> Folder | ArtifactRecord | None:
-    found = _folder(conn, parts)
+    found = find_folder(conn, parts)
     if found is not None:
         return Folder(found[0], found[1] * 1000)
-    parent = _folder(conn, parts[:-1])
+    parent = find_folder(conn, parts[:-1])
     row = conn.execute(_OWNER, (parent[0], parts[-1])).fetchone() if parent else None
     return record_of(row[:-1]) if row and row[-1] == PLAIN else None
 
 
-def _find_by_id(conn: sqlite3.Connection, parts: Parts) -> ArtifactRecord | None:
-    """Return the one artifact whose @id form, with as many digits as are given, is the path."""
+def find_by_id(conn: sqlite3.Connection, parts: Parts, until: int = EVER) -> ArtifactRecord | None:
+    """Return the one artifact, of those created up to a time, whose @id form with as many digits is the path."""
     digits = id_in(parts[-1])
-    parent = _folder(conn, parts[:-1]) if digits else None
+    parent = find_folder(conn, parts[:-1]) if digits else None
     if digits is None or parent is None:
         return None
     bare = digits.replace("-", "")
     low, high = bytes.fromhex(bare.ljust(32, "0")[:32]), bytes.fromhex(bare.ljust(32, "f")[:32])
-    statement = f"SELECT {RECORD} FROM artifact INDEXED BY artifact_uuid WHERE uuid BETWEEN ? AND ? AND folder=?"
+    statement = (
+        f"SELECT {RECORD} FROM artifact INDEXED BY artifact_uuid WHERE uuid BETWEEN ? AND ? AND folder=? AND created<=?"
+    )
     found = None
-    for row in conn.execute(statement, (low, high, parent[0])):
+    for row in conn.execute(statement, (low, high, parent[0], until)):
         record = record_of(row)
         if id_path(record, len(digits)) == parts:
             if found is not None:
