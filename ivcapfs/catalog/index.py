@@ -55,7 +55,6 @@ RETRY_SECONDS = 5.0
 ABSENT_SECONDS = 2.0
 """How long the server's word that a name does not exist is remembered."""
 
-
 LOSSES = 3
 """How often a listing begins again, when the catalog is lost under it."""
 
@@ -114,6 +113,7 @@ class Index:
         self._sync = Synchronizer(api, store, refresh=refresh, wall=wall)
         self._reconciler = Reconciler(api, store, self._sync.counters, period=reconcile, wall=wall)
         self._asking = Asking(api, store, pool, bound)
+        self.is_complete = self._sync.is_complete
         self._lock = threading.Lock()
         self._state = _State()  # guarded by _lock
         self._absent: TTLCache[Parts, bool] = TTLCache(4096, ABSENT_SECONDS, clock)  # guarded by _lock

@@ -22,7 +22,8 @@ from ivcapfs.models import ArtifactRecord, uuid_text
 
 _NEWEST = """
 WITH RECURSIVE below (id) AS (VALUES (?1) UNION ALL SELECT folder.id FROM folder JOIN below ON folder.parent=below.id)
-SELECT max((SELECT max(created) FROM artifact INDEXED BY artifact_leaf WHERE folder=below.id AND created<=?2)) FROM below
+SELECT max((SELECT max(created) FROM artifact INDEXED BY artifact_leaf WHERE folder=below.id AND created<=?2))
+FROM below
 """
 _OWNER = (
     f"SELECT {RECORD}, id FROM artifact WHERE folder=? AND leaf=? AND created<=? "

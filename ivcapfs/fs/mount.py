@@ -41,6 +41,7 @@ from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.mountpoint import unmount_lazily
 from ivcapfs.fs.operations import Operations
+from ivcapfs.fs.views import Views
 
 if TYPE_CHECKING:
     from ivcapfs.fs.binding import Kernel
@@ -106,11 +107,12 @@ class MountedFileSystem:
         bound = limits.total + limits.idle
         pool = ThreadPoolExecutor(CATALOG_WORKERS, thread_name_prefix="catalog")
         kernel_pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        store = Store(self._settings.catalog.folder, store_name(connection.origin, connection.identity))
         catalog = Index(
             connection.api,
             connection.blobs,
             pool,
-            Store(self._settings.catalog.folder, store_name(connection.origin, connection.identity)),
+            store,
             refresh=self._settings.view.refresh,
             reconcile=self._settings.catalog.reconcile,
             bound=bound,
@@ -121,12 +123,14 @@ class MountedFileSystem:
             connection.blobs, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set
         )
         bindings = Bindings(kernel.forget, kernel_pool)
+        views = Views(connection.api, catalog, store, pool, refresh=self._settings.view.refresh, bound=bound)
         try:
-            self._loop(kernel, Operations(catalog, reader, bindings, self._settings.view, check))
+            self._loop(kernel, Operations(catalog, reader, bindings, self._settings.view, check, views.by_name))
         finally:
             self._closing.set()
             reader.shutdown()
             catalog.close()
+            views.close()
             for executor in (pool, kernel_pool):
                 executor.shutdown(wait=False, cancel_futures=True)
 

@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -41,7 +41,7 @@ from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.errnos import errno_name, errno_of
 from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, attributes
 from ivcapfs.fs.reading import Reading
-from ivcapfs.fs.tree import Tree
+from ivcapfs.fs.tree import Tree, View
 from ivcapfs.fs.xattrs import ExtendedAttributes
 from ivcapfs.waits import Check
 
@@ -106,19 +106,21 @@ class Operations:
 
     Args:
         check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
+        views: top folders besides `artifacts/` and `by-id/`.
     """
 
     use_ns = True
 
     def __init__(
-        self, catalog: Catalog, reader: Reader, bindings: Bindings, view: ViewSettings, check: Check
-    ) -> None:
+        self, catalog: Catalog, reader: Reader, bindings: Bindings, view: ViewSettings, check: Check,
+        views: Mapping[str, View] | None = None,
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._reader = reader
         self._bindings = bindings
         self._view = view
         self._check = check
-        self._tree = Tree(catalog)
+        self._tree = Tree(catalog, views or {})
         self._xattrs = ExtendedAttributes(catalog)
         self._lock = threading.Lock()
         self._open: dict[int, _File | _Folder] = {}  # guarded by _lock
