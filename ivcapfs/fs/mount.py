@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.shelf import Shelf
+from ivcapfs.cache.traffic import CountedSource, Traffic
 from ivcapfs.catalog.index import Index
 from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection, connect
@@ -41,6 +42,7 @@ from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.mountpoint import unmount_lazily
 from ivcapfs.fs.operations import Operations
+from ivcapfs.fs.status import FOLDER, StatusSource, StatusView
 from ivcapfs.fs.views import Views
 
 if TYPE_CHECKING:
@@ -119,13 +121,17 @@ class MountedFileSystem:
         )
         tier = _tier(self._settings.cache)
         shelf = Shelf(tier, self._settings.cache.block_size, connection.origin, connection.identity) if tier else None
-        reader = Reader(
-            connection.blobs, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set
-        )
+        traffic = Traffic()
+        source = CountedSource(connection.blobs, traffic)
+        reader = Reader(source, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set)
         bindings = Bindings(kernel.forget, kernel_pool)
         views = Views(connection.api, catalog, store, pool, refresh=self._settings.view.refresh, bound=bound)
+        status = StatusView(StatusSource(self._settings, catalog, reader, traffic))
+        operations = Operations(
+            catalog, reader, bindings, self._settings.view, check, {**views.by_name, FOLDER: status}, traffic.count_read
+        )
         try:
-            self._loop(kernel, Operations(catalog, reader, bindings, self._settings.view, check, views.by_name))
+            self._loop(kernel, operations)
         finally:
             self._closing.set()
             reader.shutdown()

@@ -43,7 +43,7 @@ from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, a
 from ivcapfs.fs.reading import Reading
 from ivcapfs.fs.tree import Tree, View
 from ivcapfs.fs.xattrs import ExtendedAttributes
-from ivcapfs.waits import Check
+from ivcapfs.waits import Check, never
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +107,14 @@ class Operations:
     Args:
         check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
         views: top folders besides `artifacts/` and `by-id/`.
+        count_read: told of each read of an artifact how many bytes it gave.
     """
 
     use_ns = True
 
     def __init__(
         self, catalog: Catalog, reader: Reader, bindings: Bindings, view: ViewSettings, check: Check,
-        views: Mapping[str, View] | None = None,
+        views: Mapping[str, View] | None = None, count_read: Callable[[int], None] = never,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._reader = reader
@@ -122,6 +123,7 @@ class Operations:
         self._check = check
         self._tree = Tree(catalog, views or {})
         self._xattrs = ExtendedAttributes(catalog)
+        self._count_read = count_read
         self._lock = threading.Lock()
         self._open: dict[int, _File | _Folder] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
@@ -172,7 +174,9 @@ class Operations:
             file.was_read = True
             self._bindings.confirm(file.path)
         if isinstance(file.reading, Handle):
-            return self._reader.read_into(file.reading, offset, size, sink, self._check)
+            count = self._reader.read_into(file.reading, offset, size, sink, self._check)
+            self._count_read(count)
+            return count
         piece = memoryview(file.reading)[offset : offset + size]
         sink(piece)
         return len(piece)
