@@ -119,7 +119,8 @@ class Kept(Generic[K, V]):
         """Return the answer to a question.
 
         Args:
-            younger: seconds that it may be old; None: `keep`.
+            younger: seconds that it may be old, and an older one does not count even if there will be no other; None:
+                `keep`, and an older one is better than none.
 
         Raises:
             ApiError, TransportError, ProtocolError: the server refused, or did not say, and nothing is known.
@@ -128,6 +129,8 @@ class Kept(Generic[K, V]):
             answer, time = self._answers.get(key), self._clock()
             if answer is not None and time - answer.asked_at < (self._keep if younger is None else younger):
                 return answer.value
+            if younger is not None:
+                answer = None
             refusal = self._refused.get(key)
             if refusal is not None:
                 raise refusal.with_traceback(None)
