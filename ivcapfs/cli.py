@@ -1,4 +1,4 @@
-"""The commands: ``ivcapfs mount``, ``umount``, ``serve`` and ``demo``.
+"""The commands: ``ivcapfs mount``, ``umount``, ``status``, ``serve`` and ``demo``.
 
 Turns words into settings and errors into one line and an exit code: 0 done, 1 could not, 2 wrong usage, 130 Ctrl-C.
 Everything runs on the main thread; what a command needs is imported when it runs, so that each starts quickly.
@@ -85,6 +85,19 @@ def umount(mountpoint: Path) -> None:
     from ivcapfs.options import absolute
 
     unmount(absolute(mountpoint))
+
+
+@main.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="As the mount tells it.")
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@one_line_errors
+def status(mountpoint: Path, as_json: bool, watch: bool) -> None:
+    """Tell how the mount at MOUNTPOINT does: its list of artifacts, its cache, its transfers."""
+    from ivcapfs.options import absolute
+    from ivcapfs.statusreport import show
+
+    show(absolute(mountpoint), as_json=as_json, watch=watch)
 
 
 @main.command()

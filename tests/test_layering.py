@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
     *("errors", "models", "waits", "privatefolder", "config", "client", "cache", "catalog", "fs", "server"),
-    *("options", "demo", "cli"),
+    *("options", "statusreport", "demo", "cli"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}
@@ -103,7 +103,7 @@ def test_the_server_uses_of_the_package_nothing_above_its_settings() -> None:
         ("uvicorn", {"server"}),
         ("sqlite3", {"catalog", "server", "demo"}),
         ("click", {"cli"}),
-        ("rich", {"cli", "demo"}),
+        ("rich", {"cli", "demo", "statusreport"}),
     ],
 )
 def test_each_library_has_its_place(library: str, where: set[str]) -> None:

@@ -106,13 +106,13 @@ class Index:
     ) -> None:
         self._pool = pool
         self._store = store
-        self.neighbours = store.neighbours
         self._refresh = refresh
         self._bound = bound
         self._clock = clock
         self._sync = Synchronizer(api, store, refresh=refresh, wall=wall)
         self._reconciler = Reconciler(api, store, self._sync.counters, period=reconcile, wall=wall)
         self._asking = Asking(api, store, pool, bound)
+        self.is_complete = self._sync.is_complete
         self._lock = threading.Lock()
         self._state = _State()  # guarded by _lock
         self._absent: TTLCache[Parts, bool] = TTLCache(4096, ABSENT_SECONDS, clock)  # guarded by _lock
@@ -136,11 +136,11 @@ class Index:
 
     def listing(self, parts: Parts, check: Check) -> StoredListing:
         """See `Catalog.listing`."""
-        return self._whole(lambda: self._listing(parts), check)
+        return self.whole(lambda: self._listing(parts), check)
 
     def everything(self, check: Check) -> StoredListing:
         """See `Catalog.everything`."""
-        return self._whole(lambda: StoredListing(self._store, None), check)
+        return self.whole(lambda: StoredListing(self._store, None), check)
 
     def _listing(self, parts: Parts) -> StoredListing | NoSuchEntry | NotAFolder:
         found = self._store.find(parts)
@@ -150,7 +150,7 @@ class Index:
             return NotAFolder(f"artifacts/{'/'.join(parts)} is a file")
         return StoredListing(self._store, found.id)
 
-    def _whole(self, begin: Callable[[], StoredListing | NoSuchEntry | NotAFolder], check: Check) -> StoredListing:
+    def whole(self, begin: Callable[[], StoredListing | NoSuchEntry | NotAFolder], check: Check) -> StoredListing:
         """Begin a listing once everything is known, also if that was lost just now and had to be asked for again."""
         for _ in range(LOSSES):
             self.bring_up_to_date(check)

@@ -49,11 +49,13 @@ class StoredListing:
     def _behind(self, after: int) -> list[Entry]:
         """Return a batch that has the entry behind a cookie, the one at hand if it does."""
         if not self._batch or not self._after <= after < self._batch[-1][2]:
-            if self._folder is None:
-                self._batch = self._store.all_batch(after, self._last)
-            else:
-                self._batch = self._store.folder_batch(self._folder, after, self._last)
+            self._batch = self._take(after, self._last)
             self._after = after
             if self._store.losses != self._losses:
                 raise CatalogError("the catalog was damaged while a folder was read: read it again")
         return self._batch
+
+    def _take(self, after: int, last: tuple[int, int]) -> list[Entry]:
+        if self._folder is None:
+            return self._store.all_batch(after, last)
+        return self._store.folder_batch(self._folder, after, last)

@@ -18,13 +18,14 @@ from cachetools import LRUCache
 
 from ivcapfs.catalog.database import Database
 from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Neighbour, Order, Totals
-from ivcapfs.catalog.names import Parts, encode_component, id_in, id_leaf, id_path
+from ivcapfs.catalog.names import Parts, encode_component, id_leaf
+from ivcapfs.catalog.opened import Work
+from ivcapfs.catalog.paths import EVER, Found, find, find_folder, find_plain
 from ivcapfs.catalog.placement import Placement
 from ivcapfs.catalog.schema import PLAIN, RECORD, ROOT, SHORT, SHORT_DIGITS, name_of, record_of
 from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
 
 V = TypeVar("V")
-Found = Folder | ArtifactRecord | None
 
 BATCH = 1000
 """Rows that a listing takes from the database at a time."""
@@ -46,9 +47,6 @@ _AFTER = {
     Order.LISTED: "SELECT leaf, uuid, size FROM artifact INDEXED BY artifact_folder "
     f"WHERE folder=:folder AND id > :row AND place={PLAIN} ORDER BY id LIMIT :count",
 }
-_OWNER = (
-    f"SELECT {RECORD}, place FROM artifact WHERE folder=? AND leaf=? ORDER BY created DESC, uuid DESC LIMIT 1"
-)
 
 
 def store_name(origin: str, identity: str) -> str:
@@ -117,6 +115,10 @@ class Store:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
+    def read(self, work: Work[V]) -> V:
+        """Return what `work` makes of a connection; see `Database.read`. For the catalog's other questions."""
+        return self._database.read(work)
+
     def meta(self) -> dict[str, Any]:
         """Return all notes (`Transaction.note`)."""
         return self._database.read(lambda conn: dict(conn.execute("SELECT key, value FROM meta").fetchall()))
@@ -141,13 +143,13 @@ class Store:
             return found
 
         def run(conn: sqlite3.Connection) -> tuple[Found, int | None]:
-            folder = _folder(conn, parts[:-1]) if parent is None and parts else None
+            folder = find_folder(conn, parts[:-1]) if parent is None and parts else None
             above = parent if folder is None else folder[0]
-            found = _find(conn, parts, above)
+            found = find(conn, parts, above)
             if found is None:
                 escaped = tuple(encode_component(part) for part in parts)
-                folder = _folder(conn, escaped[:-1]) if escaped != parts else None
-                found = _find_plain(conn, escaped, folder[0]) if folder else None
+                folder = find_folder(conn, escaped[:-1]) if escaped != parts else None
+                found = find_plain(conn, escaped, folder[0]) if folder else None
             return found, above
 
         found, parent = self._database.read(run)
@@ -205,7 +207,7 @@ class Store:
         """
 
         def run(conn: sqlite3.Connection) -> list[Neighbour]:
-            found = _folder(conn, folder)
+            found = find_folder(conn, folder)
             row = conn.execute(_PLAIN_ROW, (found[0], name)).fetchone() if found else None
             if found is None or row is None:
                 return []
@@ -236,7 +238,7 @@ class Store:
             created_until: only those created up to then, in microseconds; None: all.
         """
         statement = "SELECT id FROM artifact WHERE id > ? AND created <= ? ORDER BY id LIMIT ?"
-        until = 2**63 - 1 if created_until is None else created_until
+        until = EVER if created_until is None else created_until
         return self._database.read(
             lambda conn: [id for (id,) in conn.execute(statement, (after, until, limit)).fetchall()]
         )
@@ -291,50 +293,3 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         digits = SHORT_DIGITS if place == SHORT else WHOLE_DIGITS
         leaf = id_leaf(leaf, name_of(name, leaf), uuid_text(uuid), digits)
     return leaf, FileEntry(uuid, size, created * 1000), FILES + id
-
-
-def _find(conn: sqlite3.Connection, parts: Parts, above: int | None) -> Found:
-    """Return what is at a path; `above` is the row of the folder that it is in, None where there is none."""
-    if not parts:
-        id, newest = conn.execute("SELECT id, newest FROM folder WHERE id=?", (ROOT,)).fetchone()
-        return Folder(id, newest * 1000)
-    if above is None:
-        return None
-    return _find_plain(conn, parts, above) or _find_by_id(conn, parts, above)
-
-
-def _folder(conn: sqlite3.Connection, parts: Parts) -> tuple[int, int] | None:
-    """Return (row, newest) of a folder."""
-    id, newest = conn.execute("SELECT id, newest FROM folder WHERE id=?", (ROOT,)).fetchone()
-    for part in parts:
-        row = conn.execute("SELECT id, newest FROM folder WHERE parent=? AND name=?", (id, part)).fetchone()
-        if row is None:
-            return None
-        id, newest = row
-    return id, newest
-
-
-def _find_plain(conn: sqlite3.Connection, parts: Parts, above: int) -> Found:
-    row = conn.execute("SELECT id, newest FROM folder WHERE parent=? AND name=?", (above, parts[-1])).fetchone()
-    if row is not None:
-        return Folder(row[0], row[1] * 1000)
-    row = conn.execute(_OWNER, (above, parts[-1])).fetchone()
-    return record_of(row[:-1]) if row and row[-1] == PLAIN else None
-
-
-def _find_by_id(conn: sqlite3.Connection, parts: Parts, above: int) -> ArtifactRecord | None:
-    """Return the one artifact whose @id form, with as many digits as are given, is the path."""
-    digits = id_in(parts[-1])
-    if digits is None:
-        return None
-    bare = digits.replace("-", "")
-    low, high = bytes.fromhex(bare.ljust(32, "0")[:32]), bytes.fromhex(bare.ljust(32, "f")[:32])
-    statement = f"SELECT {RECORD} FROM artifact INDEXED BY artifact_uuid WHERE uuid BETWEEN ? AND ? AND folder=?"
-    found = None
-    for row in conn.execute(statement, (low, high, above)):
-        record = record_of(row)
-        if id_path(record, len(digits)) == parts:
-            if found is not None:
-                return None
-            found = record
-    return found

@@ -19,6 +19,7 @@ from ivcapfs.waits import Check
 
 FOLDER, LINK, RECORD, ASPECTS = 1, 2, 3, 4
 """Salts: what is in an artifact's folder has inode numbers of its own, made from the same uuid."""
+SALTS = 8
 
 
 class ByIdView:
@@ -26,11 +27,13 @@ class ByIdView:
 
     Args:
         root: the view's own node.
+        world: tells this view's folders, which have other contents, from those of another moment.
     """
 
-    def __init__(self, catalog: Catalog, root: FolderNode) -> None:
+    def __init__(self, catalog: Catalog, root: FolderNode, world: int = 0) -> None:
         self._catalog = catalog
         self._root = root
+        self._world = world * SALTS
 
     def node(self, parts: Parts, check: Check) -> Node:
         """See `View.node`."""
@@ -39,7 +42,7 @@ class ByIdView:
         record = self._record(parts[0], check)
         match parts[1:]:
             case ():
-                return _folder(record)
+                return self._folder(record)
             case ("aspects", *rest) if rest:
                 return self._aspect(record, tuple(rest), check)
             case (name,):
@@ -50,7 +53,7 @@ class ByIdView:
     def reading(self, parts: Parts, check: Check) -> Reading:
         """See `View.reading`."""
         if not parts:
-            return _AllReading(self._catalog.everything(check))
+            return _AllReading(self._catalog.everything(check), self._world + FOLDER)
         record = self._record(parts[0], check)
         if len(parts) == 1:
             return Fixed(self._members(record))
@@ -70,10 +73,10 @@ class ByIdView:
 
     def _members(self, record: ArtifactRecord) -> Iterator[tuple[str, Listed]]:
         if record.is_ready:
-            yield leaf_name(record), FileNode(record, record.size) if record.size is not None else None
+            yield leaf_name(record), None if record.size is None else FileNode(record, record.size, self._catalog)
             yield "content", _link(record)
         yield "artifact.json", None
-        yield "aspects", _aspects_folder(record)
+        yield "aspects", self._aspects_folder(record)
 
     def _member(self, record: ArtifactRecord, name: str, check: Check) -> Node:
         if name == "artifact.json":
@@ -81,11 +84,11 @@ class ByIdView:
             text = json_text(fields(whole)) + b"\n"
             return TextNode(text, inode_of(record.uuid, RECORD), time_ns(record.created_at))
         if name == "aspects":
-            return _aspects_folder(record)
+            return self._aspects_folder(record)
         if name == "content" and record.is_ready:
             return _link(record)
         if name == leaf_name(record) and record.is_ready:
-            return FileNode(record, self._catalog.size(record, check))
+            return FileNode(record, self._catalog.size(record, check), self._catalog)
         raise NoSuchEntry(f"no {name!r} in by-id/{record.uuid}")
 
     def _aspect(self, record: ArtifactRecord, rest: Parts, check: Check) -> Node:
@@ -96,25 +99,25 @@ class ByIdView:
                 return _aspect_node(aspect)
         raise NoSuchEntry(f"no aspect {'/'.join(rest)!r} of artifact {record.uuid}")
 
+    def _folder(self, record: ArtifactRecord) -> FolderNode:
+        inode = inode_of(record.uuid, self._world + FOLDER)
+        return FolderNode(inode, time_ns(record.created_at), record, self._catalog)
+
+    def _aspects_folder(self, record: ArtifactRecord) -> FolderNode:
+        return FolderNode(inode_of(record.uuid, self._world + ASPECTS), time_ns(record.created_at))
+
 
 class _AllReading:
     """One reading of `by-id/` itself. Belongs to one handle."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, salt: int) -> None:
         self._listing = listing
+        self._salt = salt
 
     def entries(self, after: int) -> Iterator[tuple[str, Listed, int]]:
         """See `Reading.entries`."""
         for name, child, cookie in self._listing.entries(after):
-            yield name, FolderNode(inode_of(name, FOLDER), child.time_ns), cookie
-
-
-def _folder(record: ArtifactRecord) -> FolderNode:
-    return FolderNode(inode_of(record.uuid, FOLDER), time_ns(record.created_at), record)
-
-
-def _aspects_folder(record: ArtifactRecord) -> FolderNode:
-    return FolderNode(inode_of(record.uuid, ASPECTS), time_ns(record.created_at))
+            yield name, FolderNode(inode_of(name, self._salt), child.time_ns), cookie
 
 
 def _link(record: ArtifactRecord) -> LinkNode:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.shelf import Shelf
+from ivcapfs.cache.traffic import CountedSource, Traffic
 from ivcapfs.catalog.index import Index
 from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection, connect
@@ -42,6 +43,8 @@ from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.mountpoint import unmount_lazily
 from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.operations import Operations
+from ivcapfs.fs.status import FOLDER, StatusSource, StatusView
+from ivcapfs.fs.views import Views
 
 if TYPE_CHECKING:
     from ivcapfs.fs.binding import Kernel
@@ -107,30 +110,38 @@ class MountedFileSystem:
         bound = limits.total + limits.idle
         pool = ThreadPoolExecutor(CATALOG_WORKERS, thread_name_prefix="catalog")
         kernel_pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        store = Store(self._settings.catalog.folder, store_name(connection.origin, connection.identity))
         catalog = Index(
             connection.api,
             connection.blobs,
             pool,
-            Store(self._settings.catalog.folder, store_name(connection.origin, connection.identity)),
+            store,
             refresh=self._settings.view.refresh,
             reconcile=self._settings.catalog.reconcile,
             bound=bound,
         )
         tier = _tier(self._settings.cache)
         shelf = Shelf(tier, self._settings.cache.block_size, connection.origin, connection.identity) if tier else None
-        reader = Reader(
-            connection.blobs, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set
-        )
+        traffic = Traffic()
+        source = CountedSource(connection.blobs, traffic)
+        reader = Reader(source, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set)
         bindings = Bindings(kernel.forget, kernel_pool)
+        views = Views(connection.api, catalog, store, pool, refresh=self._settings.view.refresh, bound=bound)
+        status = StatusView(StatusSource(self._settings, catalog, reader, traffic))
         largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
-        neighbours = Neighbours(catalog.neighbours, reader, largest, self._closing.is_set)
+        neighbours = Neighbours(store.neighbours, reader, largest, self._closing.is_set)
+        more_views = {**views.by_name, FOLDER: status}
+        operations = Operations(
+            catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read
+        )
         try:
-            self._loop(kernel, Operations(catalog, reader, bindings, neighbours, self._settings.view, check))
+            self._loop(kernel, operations)
         finally:
             self._closing.set()
             neighbours.close()
             reader.shutdown()
             catalog.close()
+            views.close()
             for executor in (pool, kernel_pool):
                 executor.shutdown(wait=False, cancel_futures=True)
 

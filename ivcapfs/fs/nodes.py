@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from ivcapfs.catalog.interface import FileEntry
+from ivcapfs.catalog.interface import Catalog, FileEntry
 from ivcapfs.config import ViewSettings
-from ivcapfs.models import ArtifactRecord, inode_of, uuid_bytes
+from ivcapfs.models import ArtifactRecord, AspectRecord, inode_of, uuid_bytes
+from ivcapfs.waits import Check
 
 READ = 0o444
 READ_AND_SEARCH = 0o555
@@ -39,21 +40,55 @@ class Attributes(NamedTuple):
         return -(-self.size // SECTOR)
 
 
+class Described(Protocol):
+    """What has extended attributes: fields, and aspects."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The attributes' names, without those of aspects, that there can be."""
+        ...
+
+    def at_hand(self) -> dict[str, bytes]:
+        """Return the attributes that are known without a request."""
+        ...
+
+    def known(self) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]] | None:
+        """Return all attributes, and the aspects, if both are here already."""
+        ...
+
+    def fields(self, check: Check) -> dict[str, bytes]:
+        """Return all attributes but those of aspects."""
+        ...
+
+    def aspects(self, check: Check) -> tuple[AspectRecord, ...]:
+        """Return the aspects, newest first."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FolderNode:
-    """A folder; `record` is set for the folder of one artifact."""
+    """A folder.
+
+    Attributes:
+        record: set for the folder of one artifact.
+        catalog: which tells more about that; None: the mount's own.
+        described: set for what else has extended attributes.
+    """
 
     inode: int
     time_ns: int
     record: ArtifactRecord | None = None
+    catalog: Catalog | None = field(default=None, compare=False, repr=False)
+    described: Described | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FileNode:
-    """An artifact's content; `size` in bytes."""
+    """An artifact's content; `size` in bytes, `catalog` as for a folder."""
 
     record: ArtifactRecord
     size: int
+    catalog: Catalog | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -42,9 +42,9 @@ from ivcapfs.fs.errnos import errno_name, errno_of
 from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, attributes
 from ivcapfs.fs.reading import Reading
-from ivcapfs.fs.tree import Tree
+from ivcapfs.fs.tree import Tree, View
 from ivcapfs.fs.xattrs import ExtendedAttributes
-from ivcapfs.waits import Check
+from ivcapfs.waits import Check, never
 
 log = logging.getLogger(__name__)
 
@@ -107,27 +107,25 @@ class Operations:
 
     Args:
         check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
+        views: top folders besides `artifacts/` and `by-id/`.
+        count_read: told of each read of an artifact how many bytes it gave.
     """
 
     use_ns = True
 
     def __init__(
-        self,
-        catalog: Catalog,
-        reader: Reader,
-        bindings: Bindings,
-        neighbours: Neighbours,
-        view: ViewSettings,
-        check: Check,
-    ) -> None:
+        self, catalog: Catalog, reader: Reader, bindings: Bindings, neighbours: Neighbours, view: ViewSettings,
+        check: Check, views: Mapping[str, View] | None = None, count_read: Callable[[int], None] = never,
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._reader = reader
         self._bindings = bindings
         self._neighbours = neighbours
         self._view = view
         self._check = check
-        self._tree = Tree(catalog)
+        self._tree = Tree(catalog, views or {})
         self._xattrs = ExtendedAttributes(catalog)
+        self._count_read = count_read
         self._lock = threading.Lock()
         self._open: dict[int, _File | _Folder] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
@@ -181,7 +179,9 @@ class Operations:
             file.was_read = True
             self._bindings.confirm(file.path)
         if isinstance(file.reading, Handle):
-            return self._reader.read_into(file.reading, offset, size, sink, self._check)
+            count = self._reader.read_into(file.reading, offset, size, sink, self._check)
+            self._count_read(count)
+            return count
         piece = memoryview(file.reading)[offset : offset + size]
         sink(piece)
         return len(piece)
