@@ -177,8 +177,8 @@ def test_names_are_mapped_as_documented(cells: list[str]) -> None:
 
 
 MESSAGES_FROM = (
-    *("statusreport.py", "cli.py", "config.py", "options.py", "client/auth.py", "fs/daemon.py", "fs/mount.py", "fs/mountpoint.py"),
-    *("cache/disk.py", "cache/diskstore.py"),
+    *("cli.py", "config.py", "options.py", "client/auth.py", "fs/daemon.py", "fs/mount.py", "fs/mountpoint.py"),
+    *("cache/disk.py", "cache/diskstore.py", "statusreport.py"),
     *("demo/stage.py", "demo/tour.py"),
 )
 """The modules whose errors end a command."""

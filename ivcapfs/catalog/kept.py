@@ -46,6 +46,9 @@ FAILED_SECONDS = 5.0
 REFUSED_SECONDS = 30.0
 """How long what the server does not understand, or does not have, is not asked again."""
 FAILURES = 4096
+WORTH = 4.0
+"""An answer is good for so many times as long as it took to get it, at least: who looks at a search of a minute again
+and again shall not keep the server busy all the time."""
 
 _TEMPORARY = (TransportError, Unavailable, ServerFault, ProtocolError, NotAuthenticated, NotPermitted)
 """After these, what was known is shown."""
@@ -56,11 +59,15 @@ Progress = Callable[[], None]
 
 @dataclass(slots=True)
 class _Answer(Generic[V]):
-    """What the server said; `asked_at` is when it was asked."""
+    """What the server said; `asked_at` is when it was asked, `good_until` when it is too old."""
 
     value: V
     asked_at: float
+    good_until: float
     weight: int
+
+    def is_good(self, time: float, younger: float | None = None) -> bool:
+        return time < self.good_until if younger is None else time - self.asked_at < younger
 
 
 @dataclass(slots=True)
@@ -81,7 +88,7 @@ class Kept(Generic[K, V]):
     Args:
         what: the questions in words, for messages.
         ask: asks the server; runs on the pool.
-        keep: seconds that an answer is good.
+        keep: seconds that an answer is good, from the question on; see also `WORTH`.
         bound: seconds that one wait lasts at most without anything coming.
         most: the weight of all answers together; those not used for longest go first.
         weigh: an answer's weight, at most `most`.
@@ -127,7 +134,7 @@ class Kept(Generic[K, V]):
         """
         with self._lock:
             answer, time = self._answers.get(key), self._clock()
-            if answer is not None and time - answer.asked_at < (self._keep if younger is None else younger):
+            if answer is not None and answer.is_good(time, younger):
                 return answer.value
             if younger is not None:
                 answer = None
@@ -152,7 +159,7 @@ class Kept(Generic[K, V]):
         """Return whether an answer is at hand that is good."""
         with self._lock:
             answer = self._answers.get(key)
-            return answer is not None and self._clock() - answer.asked_at < self._keep
+            return answer is not None and answer.is_good(self._clock())
 
     def _start(self, key: K, flight: _Flight[V]) -> None:
         try:
@@ -192,7 +199,8 @@ class Kept(Generic[K, V]):
             return
         with self._lock:
             del self._flights[key]
-            self._answers[key] = _Answer(value, flight.began_at, weight)
+            keep = max(self._keep, WORTH * (self._clock() - flight.began_at))
+            self._answers[key] = _Answer(value, flight.began_at, flight.began_at + keep, weight)
             self._trouble, self._is_told = None, False
         settle(flight.future, value)
 

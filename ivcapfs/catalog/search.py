@@ -24,9 +24,9 @@ from ivcapfs.waits import Check
 T = TypeVar("T")
 
 ASPECT = "aspect:"
-MOST = 400_000
+MOST = 200_000
 """The weight of all answers that are kept."""
-MOST_FOUND = 200_000
+MOST_FOUND = MOST
 """A search that finds more artifacts than that fails: it would take minutes, and much memory."""
 
 _SLASH = re.compile(r"%((?:25)*)2F", re.IGNORECASE)

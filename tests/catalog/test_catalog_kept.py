@@ -79,13 +79,31 @@ def test_many_ask_at_once_and_the_server_is_asked_once(world: World) -> None:
     assert world.asked == ["k"]
 
 
-def test_an_answer_is_as_old_as_its_question(world: World) -> None:
+def ask_for(world: World, seconds: float) -> str:
+    """Ask, and let the answer take so many seconds."""
     world.gate.clear()
+    count = len(world.asked)
     waiting = Background(world.get)
-    wait_until(lambda: bool(world.asked))
-    world.clock.advance(KEEP + 1)
+    wait_until(lambda: len(world.asked) > count)
+    world.clock.advance(seconds)
     world.gate.set()
-    assert waiting.result() == "k1"
+    result: str = waiting.result()
+    return result
+
+
+def test_an_answer_is_as_old_as_its_question(world: World) -> None:
+    assert ask_for(world, 5) == "k1"
+    world.clock.advance(KEEP - 5.1)
+    assert world.get() == "k1"
+    world.clock.advance(0.2)
+    assert world.get() == "k2"
+
+
+def test_an_answer_that_took_long_is_good_for_longer(world: World) -> None:
+    assert ask_for(world, 100) == "k1"
+    world.clock.advance(299.9)
+    assert world.get() == "k1"
+    world.clock.advance(0.2)
     assert world.get() == "k2"
 
 
