@@ -21,7 +21,7 @@ from ivcapfs.catalog.store import Store
 from ivcapfs.client import Api
 from ivcapfs.errors import CatalogError, NotFound, NotPermitted
 from ivcapfs.models import ARTIFACT_URN, ArtifactRecord, artifact_uuid, uuid_bytes
-from ivcapfs.waits import SingleFlight, never, wait_for
+from ivcapfs.waits import Check, SingleFlight, wait_for
 
 CHUNK = 250
 ASKED = 10_000
@@ -41,15 +41,17 @@ class Members:
     """Looks up artifacts by their URNs.
 
     Args:
+        check: ends waits when the mount does.
         bound: seconds that one request is waited for at most.
         clock: seconds, only ever forward.
     """
 
     def __init__(
-        self, api: Api, store: Store, pool: Executor, *, bound: float, clock: Callable[[], float]
+        self, api: Api, store: Store, pool: Executor, check: Check, *, bound: float, clock: Callable[[], float]
     ) -> None:
         self._api = api
         self._store = store
+        self._check = check
         self._bound = bound
         self._asks: SingleFlight[str, ArtifactRecord | None] = SingleFlight(pool)
         self._lock = threading.Lock()
@@ -96,7 +98,7 @@ class Members:
         """Ask for some artifacts, several at a time."""
         flights = [(uuid, self._asks.run(uuid, partial(self._ask, uuid))) for uuid in uuids]
         for uuid, flight in flights:
-            record = wait_for(flight, never, self._bound, f"artifact {uuid}")
+            record = wait_for(flight, self._check, self._bound, f"artifact {uuid}")
             step()
             if record is not None:
                 yield record

@@ -65,6 +65,13 @@ class Searches:
             weigh=lambda found: min(found.weight, MOST),
         )  # fmt: skip
 
+    def begun(self, expression: str, check: Check) -> Gathered | None:
+        """Return what a search found, or None once the server has begun to say so; raises as `found`.
+
+        A lookup holds up all others in its folder, and so must not wait for the whole of a long search.
+        """
+        return self._answers.peek(expression, check)
+
     def found(self, expression: str, check: Check) -> Gathered:
         """Return all ready artifacts that an expression finds.
 

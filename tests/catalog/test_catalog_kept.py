@@ -192,6 +192,23 @@ def test_a_wait_in_which_nothing_comes_ends_and_the_answer_may_still_come(world:
     assert world.get() == "k1"
 
 
+def test_who_only_wants_to_know_whether_there_is_an_answer_waits_for_its_beginning(world: World) -> None:
+    world.gate.clear()
+    world.on_ask = lambda step: step()
+    assert world.kept.peek("k", never) is None
+    world.gate.set()
+    assert world.get() == "k1"
+    assert world.kept.peek("k", never) == "k1"
+    world.clock.advance(KEEP + 1)
+    assert world.kept.peek("k", never) == "k1", "an old one says it, too"
+    world.on_ask = never
+    assert world.kept.peek("empty", never) is None, "the end is a beginning, too"
+    world.failing = BadRequest("x")
+    for _ in range(2):
+        with pytest.raises(BadRequest):
+            world.kept.peek("refused", never)
+
+
 def test_a_wait_can_be_interrupted(world: World) -> None:
     world.gate.clear()
 
