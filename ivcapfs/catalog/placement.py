@@ -30,7 +30,7 @@ from ivcapfs.catalog.schema import (
     name_of,
     stored_name,
 )
-from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_bytes, uuid_text
 
 MANY_RIVALS = 64
 SURELY_WHOLE = 61
@@ -38,6 +38,8 @@ SURELY_WHOLE = 61
 _LOWEST, _HIGHEST = bytes(12), b"\xff" * 12
 CHUNK = 250
 MANY_ROWS = 1000
+
+_STATUSES = {status: status.value for status in ArtifactStatus}
 
 _KNOWN = "SELECT uuid, id, name, status, mime, size, created, folder, leaf, place FROM artifact WHERE uuid IN ({})"
 _INSERT = (
@@ -207,7 +209,7 @@ class Placement:
         if any(map(self._folders.has_any, folders.values())):
             taken |= self._matching(_FOLDER_NAMES, keys)
         return [
-            (uuid, NAME_IS_LEAF if record.name == leaf else stored_name(record.name), record.status.value,
+            (uuid, NAME_IS_LEAF if record.name == leaf else stored_name(record.name), _STATUSES[record.status],
              _text(record.mime_type), record.size, created, folder, leaf, PLAIN)
             for (uuid, record, _, created), (folder, leaf) in zip(ready, keys, strict=True)
             if (folder, leaf) not in taken
@@ -325,4 +327,4 @@ def _short(leaf: str, name: Any, uuid: bytes) -> str:
 
 def _text(value: str | None) -> str | None:
     """Return a text that SQLite takes: a lone surrogate in a MIME type is nothing that anybody needs."""
-    return None if value is None else value.encode("utf-8", "replace").decode()
+    return value if value is None or value.isascii() else value.encode("utf-8", "replace").decode()
