@@ -74,15 +74,16 @@ class Inbox:
         """Return the pages that follow those in the database, with their walk; None where there are none.
 
         Args:
-            walk: the one that the database knows of; None: of none, so that only one from the first page on will do.
+            walk: the one that the database knows of; None: it knows of none, and only one from its first page on will
+                do.
         """
-        found = [(head, pages) for head, pages in map(_read, self._paths) if head is not None and pages]
-        pages = {number: page for head, some in found if _is_of(head, walk) for number, page in some.items()}
-        walks = {head["walk"]: head for head, _ in found if _is_of(head, walk)}
-        if not pages or len(walks) > 1:
+        found = [(kept, pages) for kept, pages in map(_read, self._paths) if kept is not None and pages]
+        if walk is not None:
+            found = [(kept, pages) for kept, pages in found if kept.token == walk.token]
+        if not found or len({kept.token for kept, _ in found}) > 1:
             return None
-        ((token, head),) = walks.items()
-        walk = walk or Walk(int(head["at"]), float(head["begun"]), token=token)
+        walk = walk or found[0][0]
+        pages = {number: page for _, some in found for number, page in some.items()}
         following: list[Page[ArtifactRecord]] = []
         while page := pages.get(walk.pages + len(following) + 1):
             following.append(page)
@@ -140,24 +141,20 @@ class Inbox:
             self._fd = -1
 
 
-def _is_of(head: dict[str, Any], walk: Walk | None) -> bool:
-    return walk is None or head["walk"] == walk.token
-
-
-def _read(path: Path) -> tuple[dict[str, Any] | None, dict[int, Page[ArtifactRecord]]]:
-    """Return what a file says of its walk, and its pages by their numbers, up to where it makes no sense."""
-    head: dict[str, Any] | None = None
+def _read(path: Path) -> tuple[Walk | None, dict[int, Page[ArtifactRecord]]]:
+    """Return which walk a file is of, and its pages by their numbers, up to where it makes no sense."""
+    walk: Walk | None = None
     pages: dict[int, Page[ArtifactRecord]] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         for value in _values(path):
-            if head is None:
-                if value["format"] != FORMAT or {"walk", "at", "begun"} - value.keys():
+            if walk is None:
+                if value["format"] != FORMAT:
                     break
-                head = value
+                walk = Walk(int(value["at"]), float(value["begun"]), token=str(value["walk"]))
             else:
                 number, cursor, rows = value
                 pages[number] = Page(tuple(_record(*row) for row in rows), cursor)
-    return head, pages
+    return walk, pages
 
 
 def _values(path: Path) -> Iterator[Any]:
