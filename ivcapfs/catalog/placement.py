@@ -240,6 +240,8 @@ class Placement:
         return row
 
     def _delete(self, row: _Row) -> None:
+        # Read again: those changed before it in the same transaction may have given it another place.
+        (row.place,) = self._conn.execute("SELECT place FROM artifact WHERE id=?", (row.id,)).fetchone()
         self._conn.execute("DELETE FROM artifact WHERE id=?", (row.id,))
         self._conn.execute("DELETE FROM pending WHERE id=?", (row.id,))
         if row.folder is None or row.leaf is None:
