@@ -67,15 +67,17 @@ class Memory:
         """Bytes of all buffers."""
         return self.filling + self.in_use + self._cached_bytes + self._free_bytes
 
-    def take(self, size: int, *, ahead: bool) -> memoryview | None:
+    def take(self, size: int, *, ahead: bool, least: bool = True) -> memoryview | None:
         """Return a buffer of at least `size` bytes; None where the budget, or the system, has no room now.
 
         Args:
             ahead: for bytes that nobody waits for: `most_unread` of them are kept.
+            least: whether it is the least that a read can do with. The last quarter of the budget is for these: as
+                long as servers are silent, what was begun for their readers takes all the rest.
         """
         size = rounded(size)
         busy = self.filling + self.in_use
-        if busy + size > self.budget:
+        if busy + size > self.budget - (0 if least and not ahead else self.budget // 4):
             return None
         if ahead and max(self.filling, self.unread) + size > self.most_unread:
             return None

@@ -14,7 +14,9 @@ when the other is read; of slow ones many go side by side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ivcapfs.cache.block import Block
 
 FIRST_WINDOW = 4
 NEAR_BEHIND = 32
@@ -25,6 +27,9 @@ ENOUGH = 400_000_000
 """Bytes per second: connections are added until they carry this together."""
 MOST_TRANSFERS = 16
 SMOOTHING = 0.3
+MOST_MOVING, MOST_STILL = 32, 96
+"""Transfers at a time, of all readers, that fetch what nobody waits for yet; those that stand still count apart."""
+STILL_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -105,3 +110,37 @@ class Pace:
     def largest(self, limit: int) -> int:
         """Return the largest useful window, within `limit` bytes."""
         return min(limit, self.transfers * LONGEST * self.block)
+
+
+@dataclass(slots=True)
+class Slots:
+    """The transfers that fetch what nobody waits for yet, of all readers, and whether there may be another one.
+
+    One whose server has fallen silent takes nobody's slot for long: others are read ahead for as before.
+
+    Attributes:
+        noted: for each block how many bytes it had, and when it was seen to have more than before, in seconds.
+    """
+
+    noted: dict[Block, tuple[int, float]] = field(default_factory=dict)
+
+    def add(self, block: Block, time: float) -> None:
+        """A transfer begins."""
+        self.noted[block] = (0, time)
+
+    def discard(self, block: Block) -> None:
+        """A transfer has ended, or somebody waits for its block."""
+        self.noted.pop(block, None)
+
+    def is_free(self, time: float) -> bool:
+        """Return whether another one may begin."""
+        if len(self.noted) < MOST_MOVING:
+            return True
+        moving = 0
+        for block, (filled, since) in self.noted.items():
+            if block.filled != filled:
+                self.noted[block] = (block.filled, time)
+                moving += 1
+            elif time - since < STILL_SECONDS:
+                moving += 1
+        return moving < MOST_MOVING and len(self.noted) < MOST_MOVING + MOST_STILL

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 
 from ivcapfs.cache.block import Block
 from ivcapfs.cache.memory import Memory, rounded
-from ivcapfs.cache.readahead import LONGEST, Pace, ReadAhead
+from ivcapfs.cache.readahead import LONGEST, Pace, ReadAhead, Slots
 from ivcapfs.cache.shelf import Shelf
 from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
@@ -29,8 +29,6 @@ from ivcapfs.errors import BadHandle, Closing, ContentChanged, DeadlineExceeded
 from ivcapfs.waits import POLL_SECONDS, Check, now, submit
 
 BLOBS = 10_000
-AHEAD_TRANSFERS = 32
-"""The most transfers at a time, of all readers, that fetch what nobody waits for yet."""
 
 Sink = Callable[[memoryview], None]
 """Takes the next bytes of a read; they are valid during the call only."""
@@ -95,7 +93,7 @@ class Reader:
         self._memory = Memory(budget, self._forget)  # guarded by _lock
         self._blobs: LRUCache[str, Blob] = LRUCache(BLOBS)  # guarded by _lock
         self._pace = Pace(settings.block_size)  # guarded by _lock
-        self._ahead: set[Block] = set()  # being filled, and asked for by nobody; guarded by _lock
+        self._ahead = Slots()  # blocks being filled, and asked for by nobody; guarded by _lock
         self._streams: set[Handle] = set()  # whose windows are open, and share the memory; guarded by _lock
         self._waiting: deque[_Read] = deque()  # reads that found no room, in turn; guarded by _lock
         self._finished = self.used = self.claimed = 0  # transfers; blocks of reads, new ones of these; guarded by _lock
@@ -239,7 +237,7 @@ class Reader:
         """Claim what is missing of [position, end), which nobody waits for yet. The lock is held."""
         while position < end:
             block = self._held(read.handle.blob, position)
-            if block is None and len(self._ahead) < AHEAD_TRANSFERS:
+            if block is None and self._ahead.is_free(now()):
                 block = self._claim(read, position, position + length, ahead=True)
             if block is None:
                 read.handle.ahead.fall_back(position)
@@ -265,15 +263,15 @@ class Reader:
         last, stop = first + 1, min(-(-min(end, blob.size) // unit), first + LONGEST)
         while last < stop and last not in blob.blocks:
             last += 1
-        buffer = self._memory.take(min(last * unit, blob.size) - start, ahead=ahead)
+        buffer = self._memory.take(min(last * unit, blob.size) - start, ahead=ahead, least=last - first == 1)
         while buffer is None and last - first > 1 and not ahead:
             last = (first + last) // 2
-            buffer = self._memory.take(last * unit - start, ahead=False)
+            buffer = self._memory.take(last * unit - start, ahead=False, least=last - first == 1)
         if buffer is None:
             return None
         block = Block(start, min(last * unit, blob.size) - start, buffer, ahead=ahead)
         if ahead:
-            self._ahead.add(block)
+            self._ahead.add(block, now())
         self._owners[id(block)] = blob
         for number in range(first, last):
             blob.blocks[number] = block

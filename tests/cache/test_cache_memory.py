@@ -225,3 +225,10 @@ def test_what_was_read_through_makes_room_for_what_comes_next() -> None:
         pass_through(number * LONG, is_read=True)
         assert memory.used <= MOST_SPENT + 2 * LONG
     assert gone and looked_at not in gone
+
+
+def test_the_last_quarter_is_for_the_least_that_a_read_can_do_with() -> None:
+    made, _ = memory(8)
+    assert [bool(made.take(2 * UNIT, ahead=False, least=False)) for _ in range(4)] == [True, True, True, False]
+    assert made.take(UNIT, ahead=True) is None
+    assert [bool(claim(made)) for _ in range(3)] == [True, True, False]

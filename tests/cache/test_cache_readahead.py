@@ -6,15 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ivcapfs.cache.block import Block
 from ivcapfs.cache.readahead import (
     ENOUGH,
     FIRST_WINDOW,
     LONGEST,
+    MOST_MOVING,
+    MOST_STILL,
     MOST_TRANSFERS,
     NEAR_AHEAD,
     NEAR_BEHIND,
+    STILL_SECONDS,
     Pace,
     ReadAhead,
+    Slots,
 )
 
 BLOCK = 1024
@@ -162,3 +167,30 @@ def test_the_pace_follows_what_was_seen_lately() -> None:
     for _ in range(30):
         pace.note(LONG, LONG / 1000)
     assert pace.transfers == MOST_TRANSFERS
+
+
+def test_transfers_that_stand_still_take_nobodys_slot_for_long() -> None:
+    slots, room = Slots(), memoryview(bytearray(8))
+    still = [Block(0, 8, room, ahead=True) for _ in range(MOST_MOVING)]
+    for block in still:
+        assert slots.is_free(0.0)
+        slots.add(block, 0.0)
+    assert not slots.is_free(STILL_SECONDS / 2)
+    still[0].advance(1)
+    assert not slots.is_free(STILL_SECONDS - 0.1)
+    assert slots.is_free(STILL_SECONDS)
+    moving = [Block(0, 8, room, ahead=True) for _ in range(MOST_MOVING - 1)]
+    for block in moving:
+        assert slots.is_free(STILL_SECONDS)
+        slots.add(block, STILL_SECONDS)
+    assert not slots.is_free(STILL_SECONDS)
+    slots.discard(moving[0])
+    assert slots.is_free(STILL_SECONDS)
+
+
+def test_even_those_that_stand_still_are_bounded() -> None:
+    slots = Slots()
+    for number in range(MOST_MOVING + MOST_STILL):
+        assert slots.is_free(number * STILL_SECONDS)
+        slots.add(Block(0, 8, memoryview(b""), ahead=True), number * STILL_SECONDS)
+    assert not slots.is_free(10**9)

@@ -366,7 +366,7 @@ def test_many_threads_with_failures_keep_the_budget_and_leave_nothing_behind(sou
         callers = [Background(work, seed) for seed in range(12)]
         assert [caller.result() for caller in callers] == [0] * 12
         wait_until(lambda: quiet(reader))
-        assert not reader._waiting and not reader._streams and not reader._ahead
+        assert not reader._waiting and not reader._streams and not reader._ahead.noted
         assert reader._memory.unread <= reader._memory.most_unread
         assert len(reader._owners) == len({block for uuid in uuids for block in held(reader, uuid)})
 
@@ -576,7 +576,7 @@ def test_failed_read_ahead_gives_its_memory_back(source: FakeSource) -> None:
                     reader.read(handle, at * BLOCK, BLOCK, never)
             reader.close(handle)
         wait_until(lambda: quiet(reader))
-        assert reader._memory.unread == 0 and not reader._owners and not reader._ahead
+        assert reader._memory.unread == 0 and not reader._owners and not reader._ahead.noted
         source.failing = None
         handle = reader.open(reader.blob(other, len(DATA)))
         for at in range(3):

@@ -369,7 +369,7 @@ def test_what_another_process_wrote_is_found_once_it_is_looked_for_again(tmp_pat
 
 
 def test_an_artifact_that_got_its_place_a_moment_ago_gives_it_up_again() -> None:
-    """All in one go: a folder goes, so its namesake gets the plain name, and is renamed, so that a third one gets it."""
+    """In one go: a folder goes, its namesake gets the plain name, and is renamed, so that a third one gets it."""
     store = Store(None, "moved")
     heads = ("12345678", "0a1b2c3d", "0a1b2c3e")
     first, second, third = (artifact(uuid=uuid_of(number, head), age=number) for number, head in enumerate(heads, 1))
