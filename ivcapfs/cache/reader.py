@@ -263,10 +263,11 @@ class Reader:
         last, stop = first + 1, min(-(-min(end, blob.size) // unit), first + LONGEST)
         while last < stop and last not in blob.blocks:
             last += 1
-        buffer = self._memory.take(min(last * unit, blob.size) - start, ahead=ahead, least=last - first == 1)
+        is_first, size = not read.blocks, min(last * unit, blob.size) - start
+        buffer = self._memory.take(size, ahead=ahead, least=is_first and last == first + 1)
         while buffer is None and last - first > 1 and not ahead:
             last = (first + last) // 2
-            buffer = self._memory.take(last * unit - start, ahead=False, least=last - first == 1)
+            buffer = self._memory.take(last * unit - start, ahead=False, least=is_first and last == first + 1)
         if buffer is None:
             return None
         block = Block(start, min(last * unit, blob.size) - start, buffer, ahead=ahead)
