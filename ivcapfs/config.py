@@ -6,39 +6,21 @@ that it needs. Everything here runs before any thread exists.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import platformdirs
 
 from ivcapfs.errors import ConfigError
+from ivcapfs.hosts import is_loopback
+from ivcapfs.secret import Secret as Secret
 
 KIB = 1024
 MIB = 1024 * KIB
-
-
-@dataclass(frozen=True)
-class Secret:
-    """A token. Its text never appears in a repr, a log line or an exception."""
-
-    _text: str = field(repr=False)
-
-    def reveal(self) -> str:
-        """Return the token itself, for the one header that needs it."""
-        return self._text
-
-    def fingerprint(self) -> str:
-        """Return a short digest that tells two tokens apart without telling either."""
-        return hashlib.sha256(self._text.encode()).hexdigest()[:16]
-
-    def __str__(self) -> str:
-        return "<secret>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +69,7 @@ class ClientSettings:
     allow_http: bool = False
     trusted_origins: frozenset[str] = frozenset()
     limits: Limits = Limits()
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,16 +208,6 @@ def check_url(url: str, *, allow_http: bool) -> str:
     if parts.scheme == "http" and not (allow_http or is_loopback(parts.hostname)):
         raise ConfigError(f"plain http would show the token to the network: use https, or -o allow-http for {url}")
     return url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` (a name or an address, no brackets) is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_token(path: Path) -> Secret:
