@@ -36,9 +36,11 @@ def edit(text: str, name: str, changes: Mapping[str, str]) -> str:
     if context is None:
         raise ConfigError(f"there is no context {name!r} any more")
     wanted = _changed_tree(text, name, changes)
-    edited = _edited_in_place(text, context, changes)
-    if edited is not None and _tree(edited) == wanted:
-        return edited
+    keys = [key for key, _ in context.value]
+    for place in (*keys[1:], *keys[:1]):  # the first one may stand behind a dash
+        edited = _edited_in_place(text, context, changes, place.start_mark)
+        if edited is not None and _tree(edited) == wanted:
+            return edited
     _change_nodes(context, changes)
     return str(yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=100_000))
 
@@ -59,12 +61,9 @@ def _value(mapping: Any, key: str) -> Any:
     return found[-1] if found else None
 
 
-def _edited_in_place(text: str, context: yaml.MappingNode, changes: Mapping[str, str]) -> str | None:
-    """Return the text with the changes at their places; None where there is no place for one."""
-    if not context.value:
-        return None
+def _edited_in_place(text: str, context: yaml.MappingNode, changes: Mapping[str, str], start: yaml.Mark) -> str | None:
+    """Return the text with the changes at their places, and new keys at `start`; None where there is no place."""
     pieces: list[tuple[int, int, str]] = []
-    start = context.value[min(1, len(context.value) - 1)][0].start_mark  # the first one may stand behind a dash
     added = ""
     for key, value in changes.items():
         node = _value(context, key)
