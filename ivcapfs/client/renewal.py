@@ -136,11 +136,13 @@ class RenewedToken(TokenSource):
 
     def accepted(self, token: Secret) -> None:
         """Take note that the server took `token`; costs nothing, but for the first time."""
-        if self._is_proven or token is not self._current.secret:
+        if self._is_proven and not self._useless:
             return
         with self._lock:
+            self._useless = 0  # whichever it was: answers come late
+            if token is not self._current.secret:
+                return
             self._is_proven = True
-            self._useless = 0
             was_told, self._told = bool(self._told), set()
         if was_told:
             log.info("there is a good token again: the mount goes on")
