@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,7 @@ def file(deployment: Deployment, tmp_path: Path) -> Path:
 def settings_of(file: Path, name: str | None = "gov", **more: Any) -> ClientSettings:
     environ = {"XDG_CONFIG_HOME": str(file.parent.parent), "PATH": "/none"} | more
     found = client_settings(name, environ=environ)
-    return ClientSettings(
-        found.url, found.token, found.account_id, limits=LIMITS, host=found.host, token_command=found.token_command,
-        context=found.context,
-    )  # fmt: skip
+    return replace(found, limits=LIMITS)
 
 
 @pytest.fixture
@@ -388,7 +386,8 @@ def test_an_expired_login_is_told_when_all_begins(deployment: Deployment, file: 
         Reply(500), Reply(200), Reply(200, {}, b"[]"), Reply(200, {}, b"{"), Reply(200, {}, b'{"access_token": 1}'),
         Reply(200, {}, b'{"access_token": ""}'), Reply(400, {}, b'{"error": "invalid_client"}'),
         Reply(302, {"Location": "https://evil.example/"}), Reply(307, {"Location": "/elsewhere"}),
-        Reply(200, {}, b"x" * 1_000_000), Reply(200, {}, b'{"access_token": "a"', length=1000), Reply(raw=[b"SSH-2.0\r\n"]),
+        Reply(200, {}, b"x" * 1_000_000), Reply(200, {}, b'{"access_token": "a"', length=1000),
+        Reply(raw=[b"SSH-2.0\r\n"]),
     ],
     ids=lambda reply: f"{reply.status}",
 )  # fmt: skip
