@@ -18,9 +18,9 @@ _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 def forbid() -> None:
     """Have the kernel write no core dump of this process and its forks, not even to a program (core(5)).
 
-    A limit of 0 is enough for files; where ``core_pattern`` names a program, as systemd's, it is not looked at, and only
-    prctl(2)'s dumpable flag helps. That also keeps other processes of the same user from reading this one's memory and
-    environment in /proc.
+    A limit of 0 is enough for files; where ``core_pattern`` names a program, as systemd's, it is not looked at, and
+    only prctl(2)'s dumpable flag helps. That also keeps other processes of the same user from reading this one's memory
+    and environment in /proc.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
