@@ -234,7 +234,7 @@ def _of_context(found: ClientSettings, name: str | None, environ: Mapping[str, s
 
 
 def command_words(text: str) -> tuple[str, ...]:
-    """Return a command's words, split as a shell would; no shell is involved later.
+    """Return a command's words, split as a shell would; no shell is involved later, and the folder is another then.
 
     Raises:
         ConfigError: a quote is not closed, or there is no word.
@@ -245,7 +245,8 @@ def command_words(text: str) -> tuple[str, ...]:
         raise ConfigError(f"the token-command cannot be split into words: {exc}") from exc
     if not words:
         raise ConfigError("the token-command is empty")
-    return tuple(words)
+    program = str(Path(words[0]).absolute()) if "/" in words[0] else words[0]
+    return (program, *words[1:])
 
 
 def check_url(url: str, *, allow_http: bool) -> str:

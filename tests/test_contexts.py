@@ -218,6 +218,11 @@ def test_a_command_is_split_as_a_shell_would() -> None:
     assert command_words("print-token --as 'Ada K' \"a b\"") == ("print-token", "--as", "Ada K", "a b")
 
 
+def test_a_program_beside_us_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_words("./print-token x/y") == (f"{tmp_path}/print-token", "x/y")
+
+
 @pytest.mark.parametrize("text", ["", " ", "a 'b"])
 def test_no_command(text: str) -> None:
     with pytest.raises(ConfigError, match="token-command"):

@@ -197,3 +197,14 @@ def test_paths_are_made_absolute_and_free_of_links(tmp_path: Path, monkeypatch: 
     wanted = {"b": "a/b", "..": "", ".": "a", "../link": "a/b", "../link/x": "a/b/x", "none/x": "a/none/x", "b/..": "a"}
     for path, real in wanted.items():
         assert absolute(Path(path)) == tmp_path / real
+
+
+def test_a_token_command_may_have_commas(mountpoint: Path) -> None:
+    found = settings(mountpoint, "debug,token-command=print-token --for 'a\\,b' c\\,d,refresh=5")
+    assert found.client.token_command == ("print-token", "--for", "a,b", "c,d")
+    assert found.debug and found.view.refresh == 5
+
+
+def test_a_token_comes_from_one_place(mountpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        settings(mountpoint, f"token-command=x,token-file={tmp_path / 'token'}")

@@ -177,10 +177,10 @@ class Transport:
     def close(self) -> None:
         """End all exchanges, those in other threads too, and refuse further ones. May be called twice."""
         self._closing.set()
+        self._tokens.close()
         self._connections.shut_down()
         with self._lock:
             self._lock.wait_for(lambda: self._busy == 0, timeout=_CLOSE_PATIENCE)
-        self._tokens.close()
         self._network.close()
         self._direct.close()
 

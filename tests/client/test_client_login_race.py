@@ -72,7 +72,7 @@ def test_all_share_one_rotating_login(deployment: Deployment, tmp_path: Path, se
     try:
         with Watcher(file) as watcher:
             for kind in KINDS:
-                words = [sys.executable, "-m", "tests.client.loginworker", kind, str(tmp_path), str(seconds), manners]
+                words = [sys.executable, "-m", "tests.client.loginworker", kind, tmp_path, str(seconds), manners]
                 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
                 workers.append(subprocess.Popen(words, env=environment, text=True, cwd=tmp_path, **pipes))
             reports = [json.loads(line_of(worker)) for worker in workers]
