@@ -161,7 +161,7 @@ def test_where_refresh_tokens_do_not_rotate_the_old_one_stays(deployment: Deploy
     assert stands(file)[1] == refresh and deployment.refreshes == 3
 
 
-@pytest.mark.parametrize("expiries", [60, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("expiries", [40, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def test_an_expiry_costs_one_renewal_and_no_reader_an_error(deployment: Deployment, file: Path, expiries: int) -> None:
     """Each time that all of 32 readers have read something, the token expires under them."""
     readers = 32
@@ -176,8 +176,8 @@ def test_an_expiry_costs_one_renewal_and_no_reader_an_error(deployment: Deployme
             reads[number] += 1
 
     def all_have_read() -> None:
-        before = list(reads)
-        while any(now == then for now, then in zip(reads, before, strict=True)):
+        before = list(reads)  # each may be receiving something that was sent before the last expiry
+        while any(now < then + 2 for now, then in zip(reads, before, strict=True)):
             assert not any(each.done() for each in running), [each.exception() for each in running if each.done()]
             time.sleep(0.002)
 
@@ -316,7 +316,10 @@ def program(folder: Path, code: str) -> Path:
     return path
 
 
-def test_the_program_is_asked_where_it_is_installed(deployment: Deployment, file: Path, tmp_path: Path) -> None:
+def test_the_program_is_asked_where_it_is_installed(
+    deployment: Deployment, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IVCAP_ACCESS_TOKEN", "which it would only repeat")
     token = deployment.log_in()[0]
     program(tmp_path, f"""
 import os, sys
