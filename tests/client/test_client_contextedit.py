@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ivcapfs.client.contextedit import edit
@@ -146,6 +146,7 @@ def files(draw: st.DrawFn) -> str:
     return commented if same else text
 
 
+@settings(deadline=None)
 @given(text=files(), access=TOKENS, refresh=TOKENS)
 def test_whatever_else_stands_there_stays(text: str, access: str, refresh: str) -> None:
     changes = {"access-token": access, "access-token-expiry": "2026-06-01T00:00:00Z", "refresh-token": refresh}
@@ -156,6 +157,7 @@ def test_whatever_else_stands_there_stays(text: str, access: str, refresh: str) 
     ]
 
 
+@settings(deadline=None)
 @given(access=TOKENS, refresh=TOKENS)
 def test_what_was_written_is_read_again(access: str, refresh: str) -> None:
     edited = edit(HAND_MADE, "gov", {"access-token": access, "refresh-token": refresh})
