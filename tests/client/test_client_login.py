@@ -208,17 +208,20 @@ def test_what_another_process_has_noted_is_taken_first(
 
 
 def test_a_spent_refresh_token_is_no_end_where_another_process_notes_the_next_one(
-    connection: Connection, deployment: Deployment, file: Path
+    connection: Connection, deployment: Deployment, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The `ivcap` program has just used our refresh token, and will write in a moment."""
+    monkeypatch.setattr("ivcapfs.client.contextlogin._OTHERS_SECONDS", 30.0)
     deployment.log_out()
-    access, refresh = deployment.log_in()
-    later = threading.Timer(0.4, write_contexts, (file, deployment.origin.url, access, refresh))
-    later.start()
-    try:
-        ask(connection)
-    finally:
-        later.join()
+    later = threading.Timer(0.2, write_contexts, (file, deployment.origin.url, *deployment.log_in()))
+
+    def refuse(asked: Asked) -> Reply:
+        later.start()
+        return deployment.grant(asked)
+
+    deployment.fault = refuse
+    ask(connection)
+    later.join()
     assert (deployment.refused, deployment.refreshes) == (1, 0)
 
 
