@@ -37,20 +37,25 @@ class TokenSource(Protocol):
 
 
 class GivenToken(TokenSource):
-    """One token, given once. The log is told once that it is refused."""
+    """One token, given once. When it was good, and no longer is, the log is told once."""
 
     def __init__(self, secret: Secret) -> None:
         self._secret = secret
-        self._was_refused = False
+        self._was_good = False  # one assignment, hence no lock
+        self._was_told = False  # the same
 
     def token(self) -> Secret | None:
         """Return the given token."""
         return self._secret
 
+    def accepted(self, token: Secret) -> None:
+        """Take note that the token is good."""
+        self._was_good = True
+
     def rejected(self, token: Secret) -> bool:
         """Return False: there is no other."""
-        if not self._was_refused:
-            self._was_refused = True
+        if self._was_good and not self._was_told:
+            self._was_told = True
             log.error(
                 "the token is refused, and there is no way to another: get one (ivcap context login), and mount again"
             )

@@ -108,7 +108,8 @@ class RenewedToken(TokenSource):
         self._current = first  # written under _lock
         self._due = _due(first)  # guarded by _lock
         self._flight: threading.Event | None = None  # guarded by _lock
-        self._is_proven = True  # guarded by _lock
+        self._is_proven = False  # whether the server took the present token; guarded by _lock
+        self._was_good = False  # whether it took any; before that, who begins is told by an exception; guarded by _lock
         self._useless = 0  # renewals in a row whose token was never taken; guarded by _lock
         self._not_before = 0.0  # no attempt earlier, unless the place has changed; guarded by _lock
         self._not_due_before = 0.0  # the same for renewals because of time alone; guarded by _lock
@@ -142,7 +143,7 @@ class RenewedToken(TokenSource):
             self._useless = 0  # whichever it was: answers come late
             if token is not self._current.secret:
                 return
-            self._is_proven = True
+            self._is_proven = self._was_good = True
             was_told, self._told = bool(self._told), set()
         if was_told:
             log.info("there is a good token again: the mount goes on")
@@ -217,8 +218,9 @@ class RenewedToken(TokenSource):
         """Say once that there is no token, and put off the next attempt."""
         with self._lock:
             self._not_before = self._clock() + self._retry
-            is_news = exc.needs_login not in self._told
-            self._told.add(exc.needs_login)
+            is_news = self._was_good and exc.needs_login not in self._told
+            if is_news:
+                self._told.add(exc.needs_login)
         if is_news:
             after = "the mount then goes on by itself" if exc.needs_login else f"tried again every {self._retry:g} s"
             log.error("%s (%s)", exc, after)

@@ -62,6 +62,7 @@ def settings_of(file: Path, name: str | None = "gov", **more: Any) -> ClientSett
 @pytest.fixture
 def connection(file: Path) -> Iterator[Connection]:
     with connect(settings_of(file)) as connection:
+        ask(connection)
         yield connection
 
 
@@ -569,6 +570,7 @@ def test_a_token_command_that_stays_with_its_token(
     source.write_text(deployment.log_in()[0])
     settings = ClientSettings(deployment.origin.url, limits=LIMITS, token_command=("cat", str(source)))
     with connect(settings) as connection:
+        ask(connection)
         deployment.expire()
         for _ in range(3):
             with pytest.raises(errors.NotAuthenticated):

@@ -85,6 +85,7 @@ def clock() -> Clock:
 @pytest.fixture
 def tokens(supply: FakeSupply, clock: Clock) -> Iterator[RenewedToken]:
     source = RenewedToken(supply, supply.first(), pause=0.0, clock=clock)
+    source.accepted(source.token())
     yield source
     source.close()
 
@@ -240,7 +241,17 @@ def test_closing_ends_all_waits(tokens: RenewedToken, supply: FakeSupply) -> Non
                 each.result(PATIENCE)
 
 
+def test_who_begins_without_a_good_token_is_told_by_an_exception_alone(
+    supply: FakeSupply, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = RenewedToken(supply, supply.first(), pause=0.0, clock=clock)
+    supply.problem = lost()
+    assert not tokens.rejected(tokens.token()) and not told(caplog)
+
+
 def test_a_given_token_says_once_that_it_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     tokens = GivenToken(Secret("t"))
+    assert not tokens.rejected(Secret("t")) and not told(caplog), "who begins with it is told by an exception"
+    tokens.accepted(Secret("t"))
     assert not any(tokens.rejected(Secret("t")) for _ in range(3))
     assert len(told(caplog)) == 1 and "ivcap context login" in told(caplog)[0]
