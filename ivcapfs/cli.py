@@ -63,8 +63,9 @@ def main() -> None:
 def mount(words: tuple[str, ...], options: tuple[str, ...], foreground: bool) -> None:
     """Mount a deployment at MOUNTPOINT, an empty folder.
 
-    SOURCE is the deployment's URL. Without it, the environment names it: IVCAP_URL with IVCAP_JWT or
-    IVCAP_ACCESS_TOKEN, or, inside the platform, IVCAP_BASE_URL. Returns once the mount serves.
+    SOURCE is the deployment's URL, or the name of a context of the ivcap program (ivcap context list). Without it, the
+    environment names it: IVCAP_URL with IVCAP_JWT or IVCAP_ACCESS_TOKEN, or, inside the platform, IVCAP_BASE_URL;
+    else it is the active context. Returns once the mount serves.
     """
     if len(words) > 2:
         raise click.UsageError("more than a SOURCE and a MOUNTPOINT were given")

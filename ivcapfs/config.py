@@ -6,39 +6,26 @@ that it needs. Everything here runs before any thread exists.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shlex
+import shutil
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import platformdirs
 
+from ivcapfs import contexts
 from ivcapfs.errors import ConfigError
+from ivcapfs.hosts import is_loopback
+from ivcapfs.secret import Secret as Secret
 
 KIB = 1024
 MIB = 1024 * KIB
-
-
-@dataclass(frozen=True)
-class Secret:
-    """A token. Its text never appears in a repr, a log line or an exception."""
-
-    _text: str = field(repr=False)
-
-    def reveal(self) -> str:
-        """Return the token itself, for the one header that needs it."""
-        return self._text
-
-    def fingerprint(self) -> str:
-        """Return a short digest that tells two tokens apart without telling either."""
-        return hashlib.sha256(self._text.encode()).hexdigest()[:16]
-
-    def __str__(self) -> str:
-        return "<secret>"
+_ASK_IVCAP = ("context", "get", "access-token", "--refresh-token", "--context")
+"""What the `ivcap` program gives a token for, without IVCAP_ACCESS_TOKEN, which it would only repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +66,10 @@ class ClientSettings:
         account_id: `urn:ivcap:account:<uuid>`, where the user named one.
         allow_http: plain http also beyond loopback.
         trusted_origins: further origins (`https://host[:port]`) that may be sent the token.
+        host: the Host header to send to the deployment, where it is not that of `url`.
+        token_file: where `token` was read, to be read again when it changes.
+        token_command: a program and its arguments, whose output is the token.
+        context: the `ivcap` program's context that all this is from; its login is then shared with that program.
     """
 
     url: str
@@ -87,6 +78,10 @@ class ClientSettings:
     allow_http: bool = False
     trusted_origins: frozenset[str] = frozenset()
     limits: Limits = Limits()
+    host: str | None = None
+    token_file: Path | None = None
+    token_command: tuple[str, ...] | None = None
+    context: contexts.ContextPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,39 +166,87 @@ class MountSettings:
 
 
 def client_settings(
-    url: str | None = None,
+    source: str | None = None,
     token: str | None = None,
     account_id: str | None = None,
     *,
     token_file: Path | None = None,
+    token_command: tuple[str, ...] | None = None,
     allow_http: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> ClientSettings:
     """Find out which deployment is meant, and as whom, in the order that the ecosystem's own tools use.
 
     First what is given here; then `IVCAP_URL` with `IVCAP_JWT` or `IVCAP_ACCESS_TOKEN`; then `IVCAP_BASE_URL`
-    (inside the platform: a sidecar authenticates, no token is sent, and plain http is expected).
+    (inside the platform: a sidecar authenticates, no token is sent, and plain http is expected); then the active
+    context of the `ivcap` program.
 
     Args:
+        source: the deployment's URL, or the name of one of the `ivcap` program's contexts.
         token_file: a file of mode 0600 or stricter whose first line is the token; takes precedence over
-            the environment's tokens.
+            the environment's and a context's tokens.
+        token_command: a program that prints the token; the same.
 
     Raises:
         ConfigError: nothing names a deployment, or what does is not usable.
     """
+    if token_file and token_command:
+        raise ConfigError("token-file and token-command exclude each other: choose one")
     given = Secret(token) if token else read_token(token_file) if token_file else None
-    account = account_id or environ.get("IVCAP_ACCOUNT_ID") or None
-    from_environment = environ.get("IVCAP_JWT", "").strip() or environ.get("IVCAP_ACCESS_TOKEN", "").strip()
-    secret = given or (Secret(from_environment) if from_environment else None)
-    outside = url or environ.get("IVCAP_URL")
-    if outside:
-        return ClientSettings(check_url(outside, allow_http=allow_http), secret, account, allow_http)
+    found = ClientSettings("", given, account_id, allow_http, token_file=token_file, token_command=token_command)
+    if source and "://" not in source:
+        return _of_context(found, source, environ)
+    outside = source or environ.get("IVCAP_URL")
     inside = environ.get("IVCAP_BASE_URL")
-    if inside:
-        return ClientSettings(check_url(inside, allow_http=True), given, account, allow_http=True)
-    raise ConfigError(
-        "no deployment is named: give its URL (ivcapfs mount https://HOST MOUNTPOINT) or set IVCAP_URL and IVCAP_JWT"
-    )
+    if not outside and not inside:
+        return _of_context(found, None, environ)
+    account = account_id or environ.get("IVCAP_ACCOUNT_ID") or None
+    if not outside:
+        return replace(found, url=check_url(inside or "", allow_http=True), account_id=account, allow_http=True)
+    from_environment = environ.get("IVCAP_JWT", "").strip() or environ.get("IVCAP_ACCESS_TOKEN", "").strip()
+    if from_environment and not (given or token_command):
+        found = replace(found, token=Secret(from_environment))
+    return replace(found, url=check_url(outside, allow_http=allow_http), account_id=account)
+
+
+def _of_context(found: ClientSettings, name: str | None, environ: Mapping[str, str]) -> ClientSettings:
+    """Complete settings by a context of the `ivcap` program: the named one, or the active one."""
+    file = contexts.location(environ)
+    try:
+        context = contexts.read(file).find(name)
+    except contexts.NoContexts as exc:
+        if name is None:
+            raise ConfigError(
+                "no deployment is named: give its URL (ivcapfs mount https://HOST MOUNTPOINT), set IVCAP_URL and "
+                "IVCAP_JWT, or log in with the ivcap program"
+            ) from exc
+        raise ConfigError(f"{name!r} is no URL (https://HOST), and no context either: {exc}") from exc
+    if not context.url:
+        raise ConfigError(f"the context {context.name} in {file} has no URL")
+    url = check_url(context.url, allow_http=found.allow_http)
+    found = replace(found, url=url, account_id=found.account_id or context.account_id, host=context.host)
+    if found.token or found.token_command:
+        return found
+    program = shutil.which("ivcap", path=environ.get("PATH"))
+    command = ("env", "-u", "IVCAP_ACCESS_TOKEN", program, *_ASK_IVCAP, context.name) if program else None
+    place = contexts.ContextPlace(file, context.name)
+    return replace(found, token=context.access_token, token_command=command, context=place)
+
+
+def command_words(text: str) -> tuple[str, ...]:
+    """Return a command's words, split as a shell would; no shell is involved later, and the folder is another then.
+
+    Raises:
+        ConfigError: a quote is not closed, or there is no word.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as exc:
+        raise ConfigError(f"the token-command cannot be split into words: {exc}") from exc
+    if not words:
+        raise ConfigError("the token-command is empty")
+    program = str(Path(words[0]).absolute()) if "/" in words[0] else words[0]
+    return (program, *words[1:])
 
 
 def check_url(url: str, *, allow_http: bool) -> str:
@@ -225,16 +268,6 @@ def check_url(url: str, *, allow_http: bool) -> str:
     if parts.scheme == "http" and not (allow_http or is_loopback(parts.hostname)):
         raise ConfigError(f"plain http would show the token to the network: use https, or -o allow-http for {url}")
     return url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` (a name or an address, no brackets) is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_token(path: Path) -> Secret:

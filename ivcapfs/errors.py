@@ -8,6 +8,7 @@ class its errno, and ``docs/SEMANTICS.md`` its cause, log line and remedy. No th
 
     IvcapfsError
     ├── ConfigError               what the user asked for cannot be done: says what, and what to do
+    ├── CredentialError           no token can be had: the login has expired, or who renews it cannot be asked
     ├── MountError                the mount cannot begin: no /dev/fuse, no libfuse, not an empty folder …
     ├── ApiError                  the platform answered, and refused
     │   ├── BadRequest            400, 422
@@ -50,6 +51,16 @@ class IvcapfsError(Exception):
 
 class ConfigError(IvcapfsError):
     """What the user asked for cannot be done; the message names what is wrong and what to do."""
+
+
+class CredentialError(IvcapfsError):
+    """No token can be had: the login has expired, or whoever renews it cannot be asked.
+
+    Attributes:
+        needs_login: whether only the user can help, by logging in again.
+    """
+
+    needs_login = False
 
 
 class MountError(IvcapfsError):

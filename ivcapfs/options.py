@@ -8,7 +8,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ivcapfs.config import (
     ViewSettings,
     catalog_folder,
     client_settings,
+    command_words,
     parse_size,
 )
 from ivcapfs.errors import ConfigError
@@ -40,6 +42,7 @@ OPTIONS = {
     "reconcile=SECONDS": "how often the whole list is walked again, for what vanished (86400; 0: never)",
     "timeout=SECONDS": "how long a request may take without any progress (20)",
     "token-file=FILE": "a file (mode 0600) that holds the token",
+    "token-command=CMD": "a program that prints the token, and its arguments; no shell",
     "log-file=FILE": "where a background mount logs",
     "allow-http": "plain http also to other machines",
     "debug": "log every request",
@@ -58,7 +61,8 @@ def mount_settings(
     """Put a mount's settings together.
 
     Args:
-        source: the deployment's URL; None: the environment names it.
+        source: the deployment's URL, or one of the `ivcap` program's contexts; None: the environment or the active
+            context.
         options: as given to each `-o`.
 
     Raises:
@@ -69,7 +73,10 @@ def mount_settings(
         raise ConfigError("allow_other and allow_root exclude each other: choose one")
     where = absolute(Path(mountpoint))
     token_file = _path(given.get("token-file"), where)
-    client = client_settings(source, token_file=token_file, allow_http="allow-http" in given)
+    command = command_words(given["token-command"]) if "token-command" in given else None
+    client = client_settings(
+        source, token_file=token_file, token_command=command, allow_http="allow-http" in given
+    )
     limits = Limits()
     if "timeout" in given:
         seconds = _seconds("timeout", given["timeout"], least=0.1)
@@ -96,7 +103,7 @@ def parse_options(options: Iterable[str]) -> dict[str, str]:
         ConfigError: an option is unknown, or lacks or has a value against its nature.
     """
     given: dict[str, str] = {}
-    for word in (word for text in options for word in text.split(",") if word):
+    for word in (word for text in options for word in _words(text) if word):
         name, equals, value = word.partition("=")
         name = _spelled(name)
         if name in _IGNORED:
@@ -114,6 +121,11 @@ def parse_options(options: Iterable[str]) -> dict[str, str]:
         else:
             raise ConfigError(f"unknown option {name!r}; known are: {', '.join(OPTIONS)}")
     return given
+
+
+def _words(text: str) -> Iterator[str]:
+    r"""Split at commas; ``\,`` is a comma within a value, as libfuse has it."""
+    return (word.replace("\\,", ",") for word in re.split(r"(?<!\\),", text))
 
 
 def absolute(path: Path) -> Path:

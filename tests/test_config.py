@@ -17,11 +17,11 @@ from ivcapfs.config import (
     Secret,
     check_url,
     client_settings,
-    is_loopback,
     parse_size,
     read_token,
 )
 from ivcapfs.errors import ConfigError
+from ivcapfs.hosts import is_loopback
 
 OUTSIDE = {"IVCAP_URL": "https://outside.example", "IVCAP_JWT": "jwt-token", "IVCAP_ACCESS_TOKEN": "access-token"}
 INSIDE = {"IVCAP_BASE_URL": "http://inside.svc.cluster.local"}

@@ -179,11 +179,13 @@ def test_names_are_mapped_as_documented(cells: list[str]) -> None:
 MESSAGES_FROM = (
     "statusreport.py",
     *("cli.py", "config.py", "options.py", "client/auth.py", "fs/daemon.py", "fs/mount.py", "fs/mountpoint.py"),
+    *("contexts.py", "client/contextlogin.py", "client/contextfile.py", "client/supplies.py"),
+    *("client/tokencommand.py", "client/oidc.py", "client/network.py"),
     *("cache/disk.py", "cache/diskstore.py"),
     *("demo/stage.py", "demo/tour.py"),
 )
 """The modules whose errors end a command."""
-ERRORS = frozenset({"ConfigError", "MountError", "IvcapfsError"})
+ERRORS = frozenset({"ConfigError", "CredentialError", "TooSlow", "MountError", "IvcapfsError"})
 HOLE = "…"
 
 

@@ -78,7 +78,7 @@ def test_every_option_arrives(mountpoint: Path, tmp_path: Path) -> None:
 
 def test_every_documented_option_is_known(mountpoint: Path) -> None:
     values = {"USER": "0", "GROUP": "0", "OCTAL": "022", "SECONDS": "5", "SIZE": "1M", "FILE": "x"}
-    values |= {"DIR": "y", "KIB": "64"}
+    values |= {"DIR": "y", "KIB": "64", "CMD": "print-token --now"}
     for option in OPTIONS:
         name, _, kind = option.partition("=")
         assert parse_options([f"{name}={values[kind]}" if kind else name]) == {name: values[kind] if kind else ""}
@@ -197,3 +197,14 @@ def test_paths_are_made_absolute_and_free_of_links(tmp_path: Path, monkeypatch: 
     wanted = {"b": "a/b", "..": "", ".": "a", "../link": "a/b", "../link/x": "a/b/x", "none/x": "a/none/x", "b/..": "a"}
     for path, real in wanted.items():
         assert absolute(Path(path)) == tmp_path / real
+
+
+def test_a_token_command_may_have_commas(mountpoint: Path) -> None:
+    found = settings(mountpoint, "debug,token-command=print-token --for 'a\\,b' c\\,d,refresh=5")
+    assert found.client.token_command == ("print-token", "--for", "a,b", "c,d")
+    assert found.debug and found.view.refresh == 5
+
+
+def test_a_token_comes_from_one_place(mountpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        settings(mountpoint, f"token-command=x,token-file={tmp_path / 'token'}")

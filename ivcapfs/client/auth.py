@@ -9,38 +9,60 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Protocol
+import logging
+from typing import Any, Protocol
 
 from ivcapfs.config import Secret
 from ivcapfs.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 
 class TokenSource(Protocol):
-    """Something that knows the current token."""
+    """Something that knows the current token. What is not needed has a default."""
 
     def token(self) -> Secret | None:
         """Return the token to send now, or None to send none."""
 
+    def accepted(self, token: Secret) -> None:
+        """Take note that the server took `token`: what it answered was not 401."""
+        return
+
     def rejected(self, token: Secret) -> bool:
         """Take note that the server answered 401 to `token`; return whether `token()` now has another."""
 
+    def close(self) -> None:
+        """End what is under way, in all threads. May be called twice."""
+        return
 
-class GivenToken:
-    """One token, given once. Immutable."""
+
+class GivenToken(TokenSource):
+    """One token, given once. When it was good, and no longer is, the log is told once."""
 
     def __init__(self, secret: Secret) -> None:
         self._secret = secret
+        self._was_good = False  # one assignment, hence no lock
+        self._was_told = False  # the same
 
     def token(self) -> Secret | None:
         """Return the given token."""
         return self._secret
 
+    def accepted(self, token: Secret) -> None:
+        """Take note that the token is good."""
+        self._was_good = True
+
     def rejected(self, token: Secret) -> bool:
         """Return False: there is no other."""
+        if self._was_good and not self._was_told:
+            self._was_told = True
+            log.error(
+                "the token is refused, and there is no way to another: get one (ivcap context login), and mount again"
+            )
         return False
 
 
-class NoToken:
+class NoToken(TokenSource):
     """No token: public data, or inside the platform where a sidecar authenticates. Immutable."""
 
     def token(self) -> Secret | None:
@@ -77,10 +99,25 @@ def identity_of(secret: Secret | None, account_id: str | None = None) -> str:
     """
     if secret is None:
         return "anonymous"
+    claims = claims_of(secret)
+    if "sub" not in claims:
+        return secret.fingerprint()
+    return Secret(json.dumps([account_id, claims.get("iss"), claims["sub"]])).fingerprint()
+
+
+def expiry_of(secret: Secret) -> float | None:
+    """Return when a JWT expires, in seconds since the epoch; None where it does not say, or is none."""
+    expiry = claims_of(secret).get("exp")
+    if isinstance(expiry, bool) or not isinstance(expiry, int | float):
+        return None
+    return float(expiry) if 0 <= expiry < 1e11 else None
+
+
+def claims_of(secret: Secret) -> dict[str, Any]:
+    """Return what a JWT says, not verified; nothing where the token is none."""
     try:
         payload = secret.reveal().split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        subject = json.dumps([account_id, claims.get("iss"), claims["sub"]])
-    except (IndexError, KeyError, ValueError, AttributeError, TypeError, RecursionError):
-        return secret.fingerprint()
-    return Secret(subject).fingerprint()
+    except (IndexError, ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}

@@ -12,8 +12,9 @@ from typing import Self
 import httpx
 
 from ivcapfs.client.api import Api
-from ivcapfs.client.auth import TokenSource, given, identity_of
+from ivcapfs.client.auth import TokenSource, identity_of
 from ivcapfs.client.blobs import Blobs
+from ivcapfs.client.login import Login, log_in
 from ivcapfs.client.transport import Transport
 from ivcapfs.client.tus import Uploads
 from ivcapfs.config import ClientSettings
@@ -54,17 +55,20 @@ def connect(
     tokens: TokenSource | None = None,
     transport: httpx.BaseTransport | None = None,
 ) -> Connection:
-    """Return the client of a deployment. No request is made yet.
+    """Return the client of a deployment. The deployment is not asked yet, unless for a token.
 
     Args:
         settings: which deployment, as whom, within which bounds.
-        tokens: where the token comes from; None: it is `settings.token`.
+        tokens: where the token comes from; None: from where the settings say.
         transport: replaces the network, in tests.
 
     Raises:
         OriginRefused: the deployment's address, or a trusted origin, is none that ivcapfs talks to.
+        CredentialError: the login that the settings name has no token, and there is no way to one.
+        ConfigError: a proxy or the certificates that the environment names cannot be used.
     """
-    wire = Transport(settings, tokens or given(settings.token), transport=transport)
+    login = log_in(settings) if tokens is None else Login(tokens, identity_of(settings.token, settings.account_id))
+    wire = Transport(settings, login.tokens, transport=transport)
     api = Api(wire)
     return Connection(
         transport=wire,
@@ -72,5 +76,5 @@ def connect(
         blobs=Blobs(api, wire),
         uploads=Uploads(api, wire),
         origin=settings.url.rstrip("/"),
-        identity=identity_of(settings.token, settings.account_id),
+        identity=login.identity,
     )

@@ -13,8 +13,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ivcapfs.client.origins import is_link_local
 from ivcapfs.errors import OriginRefused
+from ivcapfs.hosts import is_link_local
 
 
 class Connections:

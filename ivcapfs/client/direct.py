@@ -7,7 +7,7 @@ pages that engine is busy as long as the server. Who knows of it finds `readinto
 does not, iterates the body as ever. Tokens, redirects, refusals, retries and validation are the business of the
 floors above, and the same for both.
 
-Only direct connections: a deployment behind a proxy is read through httpx's own transport (`is_proxied`).
+Only direct connections: a deployment behind a proxy is read through httpx's own transport (`network`).
 
 Threading: any thread may make requests; `_lock` guards `_idle`. A response belongs to one thread.
 """
@@ -19,13 +19,13 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 
 import httpx
 
 from ivcapfs.client import heads
 from ivcapfs.client.connections import Connections
+from ivcapfs.client.network import tls_context
 from ivcapfs.client.wires import Patience, TlsWire, Wire
 
 _KEEP_SECONDS = 15.0
@@ -45,12 +45,12 @@ class DirectTransport(httpx.BaseTransport):
 
     Args:
         connections: is told of each connection, so that all of them can be ended at once.
+        tls: whose certificates are believed; None: as the environment says.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, tls: ssl.SSLContext | None = None) -> None:
         self._connections = connections
-        self._tls = httpx.create_ssl_context()
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = tls or tls_context()
         self._lock = threading.Lock()
         self._is_closed = False  # guarded by _lock
         self._idle: dict[Origin, list[tuple[float, Wire]]] = {}  # guarded by _lock
@@ -268,16 +268,6 @@ class DirectBody(httpx.SyncByteStream):
             self._transport.keep(self._origin, self._wire)
         else:
             self._wire.close()
-
-
-def is_proxied(url: httpx.URL) -> bool:
-    """Return whether the environment sends requests for this address through a proxy."""
-    if url.host in ("localhost", "127.0.0.1", "::1"):
-        return False
-    proxies = urllib.request.getproxies()
-    if not (url.scheme in proxies or "all" in proxies):
-        return False
-    return not urllib.request.proxy_bypass(url.host)
 
 
 @contextlib.contextmanager

@@ -9,14 +9,13 @@ Addresses are parsed with httpx's own parser only, so that what was checked is w
 from __future__ import annotations
 
 import functools
-import ipaddress
 import re
-import socket
 
 import httpx
 
 from ivcapfs.config import ClientSettings
 from ivcapfs.errors import OriginRefused
+from ivcapfs.hosts import is_link_local, is_loopback
 
 _PORTS = {"http": 80, "https": 443}
 _URL_TAIL = re.compile(r"(https?://)(?:[^\s/?#\"'@]*@)?([^\s?#\"']*)(?:[?#][^\s\"']*)?", re.IGNORECASE)
@@ -46,34 +45,6 @@ def origin_of(url: httpx.URL) -> str:
     return f"{url.scheme}://{host}:{url.port or _PORTS.get(url.scheme, 0)}"
 
 
-def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address that `host` spells, in any form that the resolver takes; None for a name."""
-    bare = host.strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(bare))
-        except (OSError, ValueError):
-            return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def is_link_local(host: str) -> bool:
-    """Return whether `host` is an address of 169.254/16 or fe80::/10: where clouds keep their credentials."""
-    address = address_of(host)
-    return address is not None and address.is_link_local
-
-
-def is_loopback_host(host: str) -> bool:
-    """Return whether `host` is this machine, by name or address."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    address = address_of(host)
-    return address is not None and address.is_loopback
-
-
 class OriginRules:
     """What the settings say about addresses. Immutable, but for what it remembers of `check`.
 
@@ -89,7 +60,8 @@ class OriginRules:
         self.check = functools.lru_cache(_REMEMBERED)(self._check)  # a content is asked for block by block
         self.base = self.check(settings.url)
         trusted = {origin_of(self.check(origin)) for origin in settings.trusted_origins}
-        self._may_see_token = frozenset(trusted | {origin_of(self.base)})
+        self._own = origin_of(self.base)
+        self._may_see_token = frozenset(trusted | {self._own})
 
     def _check(self, url: str | httpx.URL) -> httpx.URL:
         """Return `url`, parsed, if ivcapfs may talk to it at all.
@@ -109,9 +81,13 @@ class OriginRules:
             raise OriginRefused(f"the address carries a user name: {redact(parsed)}")
         if is_link_local(host):
             raise OriginRefused(f"link-local addresses are never asked: {redact(parsed)}")
-        if parsed.scheme == "http" and not (self._allow_http or is_loopback_host(host)):
+        if parsed.scheme == "http" and not (self._allow_http or is_loopback(host)):
             raise OriginRefused(f"plain http is not allowed (option allow-http): {redact(parsed)}")
         return parsed
+
+    def is_deployment(self, url: httpx.URL) -> bool:
+        """Return whether `url` is of the deployment's own origin."""
+        return origin_of(url) == self._own
 
     def gets_token(self, url: httpx.URL) -> bool:
         """Return whether the token may be sent to `url`."""

@@ -11,8 +11,6 @@ is done under it. A `Stream` belongs to one thread, except that `Transport.close
 from __future__ import annotations
 
 import contextlib
-import functools
-import http.cookiejar
 import logging
 import threading
 import time
@@ -26,8 +24,9 @@ from ivcapfs import errors
 from ivcapfs.client import faults, jsontext, wirelog
 from ivcapfs.client.auth import TokenSource, bearer
 from ivcapfs.client.connections import Connections
-from ivcapfs.client.direct import DirectTransport, is_proxied
+from ivcapfs.client.direct import DirectTransport
 from ivcapfs.client.exchange import Ask, Body, Headers, JsonReply, Patience, Stream, refuse_encoding
+from ivcapfs.client.network import Network, polite_client
 from ivcapfs.client.origins import OriginRules, redact
 from ivcapfs.client.retry import Clock, Retries, Sleep, worth_repeating
 from ivcapfs.config import KIB, ClientSettings, Secret
@@ -37,10 +36,9 @@ log = logging.getLogger(__name__)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PIECE = 256 * KIB
 _SMALL = 64 * KIB
-_KEEP_ALIVE = 15.0
 _CLOSE_PATIENCE = 1.0
-_THIS_MACHINE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
-"""Never asked for through a proxy: a proxy's own machine would be another one."""
+_MOST_TOKENS = 3
+"""How many tokens one request is tried with, each newer than the one before: they may expire between two tries."""
 
 
 class Transport:
@@ -69,32 +67,17 @@ class Transport:
         self.base = settings.url.rstrip("/")
         self._rules = OriginRules(settings)
         self._tokens = tokens
+        self._sent: Secret | None = None  # the last one, to be kept out of messages; one assignment, hence no lock
+        self._host = settings.host
         self._clock = clock
         self._sleep = sleep or self._sleep_until_closed
         self._closing = threading.Event()
         self._lock = threading.Condition()
         self._connections = Connections(self.check_open)
         self._busy = 0
-        # Asked once for each host: httpx, too, looks at the environment only once.
-        self._is_proxied = functools.lru_cache(64)(lambda scheme, host: is_proxied(httpx.URL(scheme=scheme, host=host)))
-        no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        manners: dict[str, Any] = {
-            "follow_redirects": False,
-            "cookies": no_cookies,
-            "headers": {"User-Agent": "ivcapfs", "Accept-Encoding": "identity"},
-        }
-        self._straight = transport or DirectTransport(self._connections)
-        self._direct = httpx.Client(transport=self._straight, **manners)
-        self._client = httpx.Client(
-            transport=transport,
-            **manners,
-            mounts=dict.fromkeys(_THIS_MACHINE),
-            limits=httpx.Limits(
-                max_connections=self.limits.connections,
-                max_keepalive_connections=self.limits.connections,
-                keepalive_expiry=_KEEP_ALIVE,
-            ),
-        )
+        self._network = Network(self.limits.connections, transport)
+        self._straight = transport or DirectTransport(self._connections, self._network.tls)
+        self._direct = polite_client(self._straight)
 
     def request_json(
         self,
@@ -194,10 +177,11 @@ class Transport:
     def close(self) -> None:
         """End all exchanges, those in other threads too, and refuse further ones. May be called twice."""
         self._closing.set()
+        self._tokens.close()
         self._connections.shut_down()
         with self._lock:
             self._lock.wait_for(lambda: self._busy == 0, timeout=_CLOSE_PATIENCE)
-        self._client.close()
+        self._network.close()
         self._direct.close()
 
     def fail(self, exc: Exception, what: str) -> NoReturn:
@@ -250,19 +234,23 @@ class Transport:
         raise errors.OriginRefused(f"{ask.what}: more than {self.limits.redirects} redirects")
 
     def _send_as_allowed(self, ask: Ask, url: httpx.URL, patience: Patience) -> httpx.Response:
-        """Send with the token if `url` may see it; on 401 once more if there is a newer token."""
-        token = self._tokens.token() if self._rules.gets_token(url) else None
-        response = self._send(ask, url, token, patience)
-        if response.status_code != 401 or token is None:
-            return response
-        try:
-            again = self._tokens.rejected(token)
-        except BaseException:
+        """Send with the token if `url` may see it; on 401 again if there is a newer token."""
+        if not self._rules.gets_token(url):
+            return self._send(ask, url, None, patience)
+        for _ in range(_MOST_TOKENS):
+            token = self._tokens.token()
+            response = self._send(ask, url, token, patience)
+            if response.status_code != 401 or token is None:
+                if token is not None:
+                    self._tokens.accepted(token)
+                return response
+            try:
+                if not self._tokens.rejected(token):
+                    return response
+            except BaseException:
+                response.close()
+                raise
             response.close()
-            raise
-        if not again:
-            return response
-        response.close()
         return self._send(ask, url, self._tokens.token(), patience)
 
     def _send(self, ask: Ask, url: httpx.URL, token: Secret | None, patience: Patience) -> httpx.Response:
@@ -270,12 +258,15 @@ class Transport:
         headers = dict(ask.headers)
         if token is not None:
             headers["Authorization"] = bearer(token)
+            self._sent = token
+        if self._host and self._rules.is_deployment(url):
+            headers["Host"] = self._host
         content: Iterator[bytes] | None = None
         if ask.content is not None:
             headers["Content-Length"] = str(len(ask.content))
             content = self._pieces(ask.content)
-        is_direct = ask.direct and content is None and not self._is_proxied(url.scheme, url.host)
-        client = self._direct if is_direct else self._client
+        goes_straight = ask.direct and content is None and not self._network.is_proxied(url)
+        client = self._direct if goes_straight else self._network.client_for(url)
         idle = self.limits.idle
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
         try:
@@ -283,7 +274,7 @@ class Transport:
                 ask.method, url, headers=headers, content=content,
                 extensions={"timeout": timeouts, "trace": self._connections.trace},
             )  # fmt: skip
-            response = self._straight_answer(request) if is_direct else client.send(request, stream=True)
+            response = self._straight_answer(request) if goes_straight else client.send(request, stream=True)
         except faults.HTTPX_ERRORS as exc:
             self.fail(exc, ask.what)
         except RuntimeError:
@@ -328,8 +319,7 @@ class Transport:
         with contextlib.suppress(errors.IvcapfsError):
             body = self._drain(response)
             message = jsontext.parse_object(body, what=what).get("message", "") if body else ""
-            token = self._tokens.token()
-            words = faults.tidy(str(message), secret=token.reveal() if token else None)
+            words = faults.tidy(str(message), secret=self._sent.reveal() if self._sent else None)
         wait = faults.retry_after_seconds(response.headers)
         return faults.refusal(response.status_code, what, message=words, retry_after=wait)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ivcapfs.config import MountSettings
 from ivcapfs.errors import IvcapfsError, MountError
+from ivcapfs.fs import coredumps
 from ivcapfs.fs.mount import MountedFileSystem
 from ivcapfs.fs.mountpoint import check_machine, check_mountpoint
 
@@ -32,6 +33,7 @@ def mount(settings: MountSettings, announce: Callable[[], None]) -> None:
     Raises:
         MountError: the mount did not begin.
     """
+    coredumps.forbid()
     check_machine(others=settings.allow_other or settings.allow_root)
     check_mountpoint(settings.mountpoint)
     if settings.foreground:

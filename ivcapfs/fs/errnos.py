@@ -13,6 +13,7 @@ from ivcapfs import errors
 ERRNOS: dict[type[errors.IvcapfsError], int] = {
     errors.IvcapfsError: errno.EIO,
     errors.ConfigError: errno.EINVAL,
+    errors.CredentialError: errno.EACCES,
     errors.MountError: errno.ENODEV,
     errors.ApiError: errno.EIO,
     errors.BadRequest: errno.EINVAL,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from ivcapfs.errors import (
     ProtocolError,
     TransportError,
 )
+from ivcapfs.fs import coredumps
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.kernelreadahead import raise_read_ahead
@@ -81,10 +81,10 @@ class MountedFileSystem:
             MountError: the mount cannot begin.
         """
         kernel_class, interrupted = _load_binding()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the token
+        coredumps.forbid()
         signal.signal(WAKE, lambda *_: None)
+        connection = connect(self._settings.client)  # may wait for a token; there is no thread yet, any signal ends it
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        connection = connect(self._settings.client)
         kernel = kernel_class(self._settings)
         threading.Thread(
             target=self._await_signal, args=(kernel, connection), name="signals", daemon=True

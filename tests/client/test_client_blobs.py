@@ -36,7 +36,7 @@ E1 = Content('"e1"', len(DATA), strong=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test over both transports: the rules are the same."""
     if request.param == "proxied":
-        monkeypatch.setattr("ivcapfs.client.transport.is_proxied", lambda url: True)
+        monkeypatch.setattr("ivcapfs.client.network.Network.is_proxied", lambda self, url: True)
 
 
 def read(connection: Connection, start: int = 0, stop: int = len(DATA), expected: Content | None = None) -> bytes:

@@ -22,7 +22,7 @@ import pytest
 from ivcapfs import errors
 from ivcapfs.client import Connection
 from ivcapfs.client.connections import Connections
-from ivcapfs.client.direct import DirectTransport, is_proxied
+from ivcapfs.client.direct import DirectTransport
 from ivcapfs.config import Limits
 from tests.client.fakeorigin import LIMITS, UUID, Asked, Origin, Reply, as_json, client, record
 
@@ -500,32 +500,6 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.mark.parametrize(
-    ("environment", "url", "proxied"),
-    [
-        ({}, "https://h.org", False),
-        ({"https_proxy": "http://p:1"}, "https://h.org", True),
-        ({"HTTPS_PROXY": "http://p:1"}, "https://h.org", True),
-        ({"http_proxy": "http://p:1"}, "https://h.org", False),
-        ({"http_proxy": "http://p:1"}, "http://h.org", True),
-        ({"ALL_PROXY": "http://p:1"}, "https://h.org", True),
-        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "h.org"}, "https://h.org", False),
-        ({"ALL_PROXY": "http://p:1", "NO_PROXY": ".org"}, "https://a.h.org", False),
-        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "*"}, "https://h.org", False),
-        ({"ALL_PROXY": "http://p:1"}, "http://localhost:8", False),
-        ({"ALL_PROXY": "http://p:1"}, "http://127.0.0.1:8", False),
-        ({"ALL_PROXY": "http://p:1"}, "http://[::1]:8", False),
-    ],
-)
-@pytest.mark.usefixtures("no_proxies")
-def test_what_goes_through_a_proxy(
-    environment: dict[str, str], url: str, proxied: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert is_proxied(httpx.URL(url)) is proxied
 
 
 @pytest.mark.usefixtures("no_proxies")

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivcapfs.client.origins import OriginRules, is_link_local, redact, redact_text, resolve_data_href
+from ivcapfs.client.origins import OriginRules, redact, redact_text, resolve_data_href
 from ivcapfs.config import ClientSettings
 from ivcapfs.errors import OriginRefused
+from ivcapfs.hosts import is_link_local
 
 BASE = "https://api.example.org"
 

@@ -15,6 +15,7 @@ import pytest
 
 from ivcapfs import errors
 from ivcapfs.client import Connection, connect
+from ivcapfs.client.auth import TokenSource
 from ivcapfs.client.transport import Transport
 from ivcapfs.config import ClientSettings, Secret
 from tests.client.fakeorigin import CANARY, LIMITS, Answer, Asked, Origin, Reply, as_json, client
@@ -103,7 +104,7 @@ def test_cookies_are_not_kept() -> None:
     assert not any("cookie" in asked.headers for asked in origin.asked)
 
 
-class Renewing:
+class Renewing(TokenSource):
     """A source of tokens whose first one is out of date."""
 
     def __init__(self) -> None:
