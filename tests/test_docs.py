@@ -178,6 +178,7 @@ def test_names_are_mapped_as_documented(cells: list[str]) -> None:
 
 MESSAGES_FROM = (
     *("cli.py", "config.py", "options.py", "client/auth.py", "fs/daemon.py", "fs/mount.py", "fs/mountpoint.py"),
+    *("fs/logs.py", "fs/unmounting.py", "commands/mounthelper.py", "commands/helperlink.py"),
     *("cache/disk.py", "cache/diskstore.py"),
     *("demo/stage.py", "demo/tour.py"),
 )

@@ -10,10 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
-FLOORS = ("errors", "models", "waits", "config", "client", "cache", "catalog", "fs", "server", "options", "demo", "cli")
+FLOORS = (
+    *("errors", "models", "waits", "config", "places", "client", "cache", "catalog", "fs", "server"),
+    *("options", "doctor", "demo", "commands", "cli"),
+)
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}
-ENVIRONMENT = {"ivcapfs.config": "reads it", "ivcapfs.demo.processes": "hands it on to the processes that it starts"}
+ENVIRONMENT = {
+    "ivcapfs.config": "reads it",
+    "ivcapfs.places": "reads where the user's folders are",
+    "ivcapfs.demo.processes": "hands it on to the processes that it starts",
+}
 """Who touches the environment, besides the binding, which says there which libfuse is to be loaded."""
 TOP = len(FLOORS)
 LONGEST = 350
@@ -99,8 +106,8 @@ def test_the_server_uses_of_the_package_nothing_above_its_settings() -> None:
         ("starlette", {"server"}),
         ("uvicorn", {"server"}),
         ("sqlite3", {"server", "demo"}),
-        ("click", {"cli"}),
-        ("rich", {"cli", "demo"}),
+        ("click", {"cli", "commands"}),
+        ("rich", {"cli", "commands", "demo"}),
     ],
 )
 def test_each_library_has_its_place(library: str, where: set[str]) -> None:

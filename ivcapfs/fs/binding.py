@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -37,6 +38,10 @@ _lib.fuse_interrupted.restype = ctypes.c_int
 _lib.fuse_interrupted.argtypes = []
 _lib.fuse_invalidate_path.restype = ctypes.c_int
 _lib.fuse_invalidate_path.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+_lib.fuse_get_session.restype = ctypes.c_void_p
+_lib.fuse_get_session.argtypes = [ctypes.c_void_p]
+_lib.fuse_session_fd.restype = ctypes.c_int
+_lib.fuse_session_fd.argtypes = [ctypes.c_void_p]
 
 
 def interrupted() -> bool:
@@ -46,7 +51,7 @@ def interrupted() -> bool:
 
 def kernel_options(settings: MountSettings) -> dict[str, Any]:
     """Return the options for libfuse and mount(2)."""
-    name = settings.client.url.replace("\\", "\\\\").replace(",", "\\,")
+    name = (settings.source or settings.client.url).replace("\\", "\\\\").replace(",", "\\,")
     options: dict[str, Any] = {
         "foreground": True,
         "fsname": name,
@@ -55,6 +60,7 @@ def kernel_options(settings: MountSettings) -> dict[str, Any]:
         "nosuid": True,
         "nodev": True,
         "default_permissions": True,
+        "noexec": settings.noexec,
         "allow_other": settings.allow_other,
         "allow_root": settings.allow_root,
     }
@@ -96,6 +102,15 @@ class Kernel(mfusepy.FUSE):
         with self._lock:
             if self._fuse is not None:
                 _lib.fuse_exit(self._fuse)
+
+    def is_connected(self) -> bool:
+        """Return whether the kernel holds the connection: as long as it does, the mount's device number is ours."""
+        with self._lock:
+            if self._fuse is None:
+                return False
+            poll = select.poll()
+            poll.register(_lib.fuse_session_fd(_lib.fuse_get_session(self._fuse)), select.POLLERR)
+            return not poll.poll(0)
 
     def forget(self, path: str) -> None:
         """Make the kernel drop what it knows of a path: attributes and pages. Not to be called in a callback."""

@@ -1,0 +1,201 @@
+"""mount(8), umount(8) and fstab(5), as root and as an ordinary user, on a machine of the test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ivcapfs.server.runner import Platform
+from tests.mount.conftest import TOKEN
+from tests.mount.private import NOBODY, Machine, made
+from tests.mount.test_mount_faults import add
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces of its own")
+
+READ = 'test "$(cat mnt/artifacts/data.bin | wc -c)" -gt 0'
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A machine with the token in a file of root's and in one of nobody's."""
+    with made() as folder:
+        machine = Machine(Path(folder))
+        for name, owner in (("token", 0), ("token-of-nobody", NOBODY)):
+            (machine.folder / name).write_text(TOKEN + "\n")
+            (machine.folder / name).chmod(0o600)
+            os.chown(machine.folder / name, owner, owner)
+        yield machine
+
+
+@pytest.fixture
+def url(platform: Platform) -> str:
+    """The platform's address, with a file data.bin on it."""
+    add(platform, "data.bin")
+    return platform.url
+
+
+def test_mount_and_umount_as_root(machine: Machine, url: str) -> None:
+    machine.succeed(f"""
+        ivcapfs install-helper
+        mount -t ivcapfs {url} mnt -o token-file={machine.folder}/token,refresh=1
+        {READ}
+        test "$(findmnt -n -o SOURCE,FSTYPE mnt | tr -s ' ')" = "{url} fuse.ivcapfs"
+        findmnt -n -o OPTIONS mnt | grep -w nosuid | grep -w nodev | grep -w ro
+        umount mnt
+        gone; ended
+        mount -t fuse.ivcapfs {url} mnt -o token-file={machine.folder}/token,noexec
+        findmnt -n -o OPTIONS mnt | grep -w noexec
+        {READ}
+        umount mnt
+        gone; ended
+    """)
+
+
+def test_a_line_of_fstab_and_mount_a(machine: Machine, url: str) -> None:
+    fstab = (
+        f"{url} {machine.mnt} ivcapfs "
+        f"_netdev,nofail,x-systemd.automount,comment=notes,uid=1234,token-file={machine.folder}/token 0 0\n"
+    )
+    machine.succeed(
+        f"""
+        ivcapfs install-helper
+        mount -a
+        {READ}
+        test "$(stat -c %u mnt/artifacts/data.bin)" = 1234
+        mount -a
+        test "$(findmnt -n mnt | wc -l)" = 1
+        umount mnt
+        gone; ended
+        """,
+        fstab=fstab,
+    )
+
+
+def test_noauto_is_left_to_whoever_names_it(machine: Machine, url: str) -> None:
+    machine.succeed(
+        f"""
+        ivcapfs install-helper
+        mount -a; gone
+        mount {machine.mnt}
+        {READ}
+        umount {machine.mnt}
+        gone; ended
+        """,
+        fstab=f"{url} {machine.mnt} ivcapfs noauto,owner,group,token-file={machine.folder}/token 0 0\n",
+    )
+
+
+def test_an_fstab_of_another_name(machine: Machine, url: str) -> None:
+    (machine.folder / "other").write_text(f"{url} {machine.mnt} ivcapfs token-file={machine.folder}/token 0 0\n")
+    machine.succeed(f"ivcapfs install-helper; mount --fstab other -a; {READ}; umount mnt; gone")
+
+
+def test_an_ordinary_user_by_fstab(machine: Machine, url: str) -> None:
+    fstab = f"{url} {machine.mnt} ivcapfs noauto,user,token-file={machine.folder}/token-of-nobody 0 0\n"
+    machine.succeed(
+        f"""
+        ivcapfs install-helper
+        as_nobody mount {machine.mnt}
+        as_nobody sh -c '{READ}'
+        findmnt -n -o OPTIONS mnt | grep -w user_id={NOBODY} | grep -w noexec
+        as_nobody umount {machine.mnt}
+        gone; ended
+        as_nobody mount {machine.mnt}
+        umount {machine.mnt}
+        gone; ended
+        """,
+        fstab=fstab,
+    )
+
+
+def test_a_fake_mount_mounts_nothing(machine: Machine, url: str) -> None:
+    said = machine.succeed(f"""
+        ivcapfs install-helper
+        mount -f -v -t ivcapfs {url} mnt -o token-file={machine.folder}/token
+        gone
+        mount.ivcapfs -f -n -v {url} mnt -o token-file={machine.folder}/token
+        gone
+    """)
+    assert f"mount.ivcapfs: {url} at {machine.mnt} (fake)" in said
+
+
+def test_without_home_and_with_the_machines_own_token(machine: Machine, url: str) -> None:
+    """As mount(8) runs at boot: hardly any environment, and the token where root keeps it."""
+    machine.succeed(f"""
+        ivcapfs install-helper
+        install -m 600 token /etc/ivcapfs/token
+        env -i /bin/mount -t ivcapfs {url} mnt
+        {READ}
+        env -i /bin/umount mnt
+        gone; ended
+    """)
+
+
+def test_the_machines_own_token_is_not_sent_where_a_context_is_named(machine: Machine) -> None:
+    from ivcapfs.commands import mounthelper
+
+    assert mounthelper._system_token("production", []) == []
+
+
+def test_another_mount_namespace(machine: Machine, url: str) -> None:
+    machine.succeed(f"""
+        ivcapfs install-helper
+        unshare --mount --propagation private sleep 60 & other=$!
+        while [ "$(readlink /proc/$other/ns/mnt)" = "$(readlink /proc/self/ns/mnt)" ]; do sleep 0.05; done
+        mount -N $other -t ivcapfs {url} {machine.mnt} -o token-file={machine.folder}/token
+        gone
+        nsenter -m -t $other sh -c 'cd {machine.folder} && {READ}'
+        umount -N $other {machine.mnt}
+        ended
+        kill $other
+    """)
+
+
+def test_unknown_options_are_an_error_unless_sloppy(machine: Machine, url: str) -> None:
+    script = f"""
+        ivcapfs install-helper >/dev/null
+        mount.ivcapfs {{flags}} {url} mnt -o frobnicate=1,token-file={machine.folder}/token
+    """
+    result = machine.run(script.format(flags=""))
+    assert (result.returncode, "frobnicate" in result.stderr) == (1, True)
+    machine.succeed(script.format(flags="-s") + f"{READ}; umount mnt; gone")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("", 1, "usage: mount.ivcapfs"),
+        ("-x a b", 1, "usage: mount.ivcapfs"),
+        ("http://127.0.0.1:9 mnt", 32, "cannot be reached"),
+        ("http://127.0.0.1:9 nowhere", 32, "does not exist"),
+        ("http://127.0.0.1:9 mnt -o remount,ro", 1, "cannot be changed"),
+        ("http://127.0.0.1:9 mnt -N /nowhere", 32, "cannot be entered"),
+    ],
+)
+def test_errors_are_one_line_and_one_of_mounts_exit_codes(machine: Machine, words: str, code: int, said: str) -> None:
+    result = machine.run(f"ivcapfs install-helper >/dev/null; exec mount.ivcapfs {words}")
+    assert (result.returncode, len(result.stderr.splitlines())) == (code, 1), result.stderr
+    assert said in result.stderr
+
+
+def test_the_helper_is_removed_without_a_trace_and_nothing_foreign_is_touched(machine: Machine) -> None:
+    machine.succeed("""
+        ls -a /sbin > before
+        ivcapfs install-helper
+        ivcapfs install-helper
+        test -x /sbin/mount.ivcapfs -a -x /sbin/mount.fuse.ivcapfs
+        ivcapfs install-helper --remove
+        ivcapfs install-helper --remove
+        ls -a /sbin | diff before -
+    """)
+    result = machine.run("echo precious > /sbin/mount.ivcapfs; ivcapfs install-helper --remove || cat /sbin/mount.ivcapfs")
+    assert result.stdout == "precious\n"
+    assert "not touched" in result.stderr
+
+
+def test_the_helper_is_not_left_on_this_machine() -> None:
+    found = subprocess.run(["find", "/sbin/", "-name", "mount*ivcapfs"], capture_output=True, text=True, check=True)
+    assert found.stdout == ""
