@@ -57,9 +57,12 @@ def inherited(path: Path) -> int | None:
 
 
 def is_stale(path: Path) -> bool:
-    """Return whether the process of what is mounted at a path died: nobody answers there any more (ENOTCONN)."""
+    """Return whether the process of what is mounted at a path died: nobody answers there any more (ENOTCONN).
+
+    Asked by statfs(2), which always goes to the process: attributes would still be answered from the kernel's memory.
+    """
     try:
-        path.stat()
+        os.statvfs(path)
     except OSError as exc:
         return exc.errno == errno.ENOTCONN
     return False
@@ -86,15 +89,14 @@ def check_mountpoint(path: Path) -> None:
     Raises:
         MountError: it is missing, no folder, not empty, taken, or a stale mount; the message says what to do.
     """
+    if is_stale(path):
+        raise MountError(f"a mount whose process died is still at {path}: ivcapfs umount {path}")
     try:
         mode = path.stat().st_mode
         empty = stat.S_ISDIR(mode) and not any(path.iterdir())
     except FileNotFoundError:
         raise MountError(f"the mount point {path} does not exist: mkdir -p {path}") from None
     except OSError as exc:
-        if exc.errno in (errno.ENOTCONN, errno.EIO):
-            message = f"a mount whose process died is still at {path}: ivcapfs umount {path}"
-            raise MountError(message) from exc
         raise MountError(f"the mount point {path} cannot be used: {exc.strerror}") from exc
     if not stat.S_ISDIR(mode):
         raise MountError(f"the mount point {path} is no folder: choose an empty folder")

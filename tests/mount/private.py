@@ -34,7 +34,8 @@ mknod -m 666 {work}/dev/fuse c 10 229; mount --bind {work}/dev/fuse /dev/fuse
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /etc/ivcapfs 2>/dev/null && mount -t tmpfs -o mode=755 tmpfs /etc/ivcapfs
 gone() {{ if findmnt -n {work}/mnt; then return 1; fi; }}
-ended() {{ for i in $(seq 100); do pgrep -f 'commands.[m]ounthelper' >/dev/null || return 0; sleep 0.1; done; return 1; }}
+running() {{ pgrep -f 'commands.[m]ounthelper' >/dev/null; }}
+ended() {{ for i in $(seq 100); do running || return 0; sleep 0.1; done; return 1; }}
 ivcapfs() {{ {python} -P -m ivcapfs "$@"; }}
 as_nobody() {{ setpriv --reuid {nobody} --regid {nobody} --clear-groups -- env HOME=/nonexistent "$@"; }}
 cd {work}

@@ -191,7 +191,8 @@ def test_the_helper_is_removed_without_a_trace_and_nothing_foreign_is_touched(ma
         ivcapfs install-helper --remove
         ls -a /sbin | diff before -
     """)
-    result = machine.run("echo precious > /sbin/mount.ivcapfs; ivcapfs install-helper --remove || cat /sbin/mount.ivcapfs")
+    script = "echo precious > /sbin/mount.ivcapfs; ivcapfs install-helper --remove || cat /sbin/mount.ivcapfs"
+    result = machine.run(script)
     assert result.stdout == "precious\n"
     assert "not touched" in result.stderr
 
