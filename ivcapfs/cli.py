@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ivcapfs import __version__
+from ivcapfs.commands.doctor import doctor
 from ivcapfs.commands.helperlink import install_helper
 from ivcapfs.commands.mounts import list_mounts, umount
 from ivcapfs.commands.oneline import one_line_errors
@@ -128,5 +129,5 @@ def clear(folder: Path) -> None:
     click.echo(f"{diskadmin.clear(folder)} blocks removed")
 
 
-for command in (umount, list_mounts, install_helper):
+for command in (umount, list_mounts, doctor, install_helper):
     main.add_command(command)

@@ -129,11 +129,12 @@ def check_machine(*, others: bool) -> None:
         raise MountError("no permission to open /dev/fuse: ask for membership of its group")
     if shutil.which("fusermount3") is None:
         raise MountError("the program fusermount3 is missing: apt install fuse3")
-    if others and not _others_allowed():
+    if others and not others_allowed():
         raise MountError(f"allow_other and allow_root need a line 'user_allow_other' in {FUSE_CONF}")
 
 
-def _others_allowed() -> bool:
+def others_allowed() -> bool:
+    """Return whether ordinary users may use allow_other (fuse(8))."""
     try:
         lines = FUSE_CONF.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

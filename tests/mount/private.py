@@ -36,6 +36,7 @@ mkdir -p /etc/ivcapfs 2>/dev/null && mount -t tmpfs -o mode=755 tmpfs /etc/ivcap
 gone() {{ if findmnt -n {work}/mnt; then return 1; fi; }}
 running() {{ pgrep -f 'commands.[m]ounthelper' >/dev/null; }}
 ended() {{ for i in $(seq 100); do running || return 0; sleep 0.1; done; return 1; }}
+python={python}
 ivcapfs() {{ {python} -P -m ivcapfs "$@"; }}
 as_nobody() {{ setpriv --reuid {nobody} --regid {nobody} --clear-groups -- env HOME=/nonexistent "$@"; }}
 cd {work}

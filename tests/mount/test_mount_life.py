@@ -1,4 +1,4 @@
-"""The life of a mount: it is listed, killed, cleared, replaced, held busy, talked to by signals, and handed a device."""
+"""The life of a mount: it is listed, killed, cleared, replaced, held busy, sent signals, and handed a device."""
 
 from __future__ import annotations
 
@@ -174,7 +174,8 @@ def test_a_file_in_memory_holds_a_mount_too(mount: Mount, platform: Platform) ->
     )
     with process(sys.executable, "-c", program, mount.by_id(urn) / "data.bin", mount.path) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"there\n"
-        assert f"(process {holder.pid}, file in memory {mount.by_id(urn) / 'data.bin'})" in refused("umount", mount.path)
+        said = refused("umount", mount.path)
+        assert f"(process {holder.pid}, file in memory {mount.by_id(urn) / 'data.bin'})" in said
 
 
 def test_usr1_switches_debug(platform: Platform, mounter: Mounter, tmp_path: Path, folder: Path) -> None:
