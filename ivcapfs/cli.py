@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ivcapfs import __version__
+from ivcapfs.commands.completion import complete_folders, complete_options, completion
 from ivcapfs.commands.doctor import doctor
 from ivcapfs.commands.helperlink import install_helper
 from ivcapfs.commands.mounts import list_mounts, umount
@@ -35,8 +36,11 @@ def main() -> None:
 
 
 @main.command(epilog="\b\nOptions for -o:\n" + "\n".join(f"  {name:<18}{text}" for name, text in OPTIONS.items()))
-@click.argument("words", metavar="[SOURCE] MOUNTPOINT", nargs=-1, required=True)
-@click.option("-o", "options", metavar="OPT[,OPT…]", multiple=True, help="Mount options, see below.")
+@click.argument("words", metavar="[SOURCE] MOUNTPOINT", nargs=-1, required=True, shell_complete=complete_folders)
+@click.option(
+    "-o", "options", metavar="OPT[,OPT…]", multiple=True, help="Mount options, see below.",
+    shell_complete=complete_options,
+)  # fmt: skip
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @one_line_errors
 def mount(words: tuple[str, ...], options: tuple[str, ...], foreground: bool) -> None:
@@ -129,5 +133,5 @@ def clear(folder: Path) -> None:
     click.echo(f"{diskadmin.clear(folder)} blocks removed")
 
 
-for command in (umount, list_mounts, doctor, install_helper):
+for command in (umount, list_mounts, doctor, install_helper, completion):
     main.add_command(command)

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import platformdirs
 
+from ivcapfs.commands.completion import complete_options
 from ivcapfs.commands.oneline import one_line_errors
 from ivcapfs.errors import ConfigError
 
@@ -22,7 +23,10 @@ NOWHERE = "/nonexistent"
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("-o", "options", metavar="OPT[,OPT…]", multiple=True, help="The mount's options, as for mount.")
+@click.option(
+    "-o", "options", metavar="OPT[,OPT…]", multiple=True, help="The mount's options, as for mount.",
+    shell_complete=complete_options,
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @one_line_errors
 def doctor(source: str | None, options: tuple[str, ...], as_json: bool) -> None:
