@@ -69,8 +69,10 @@ def _handler(settings: MountSettings) -> tuple[logging.Handler, str]:
         kind = "stderr" if settings.foreground else _best()
     if kind == "stderr":
         return logging.StreamHandler(), "standard error"
+    if kind in ("journal", "syslog"):
+        (JOURNAL if kind == "journal" else SYSLOG).stat()  # neither says so itself without leaving a socket open
     if kind == "journal":
-        return JournalHandler(str(settings.mountpoint)), "journal"
+        return JournalHandler(str(settings.mountpoint), JOURNAL), "journal"
     if kind == "syslog":
         handler = SysLogHandler(str(SYSLOG), SysLogHandler.LOG_DAEMON)
         handler.setFormatter(logging.Formatter(f"{OURS}[{os.getpid()}]: {SHORT_FORMAT}"))
@@ -127,13 +129,12 @@ class JournalHandler(logging.Handler):
         address: of the journal's socket.
     """
 
-    def __init__(self, mountpoint: str, address: Path = JOURNAL) -> None:
+    def __init__(self, mountpoint: str, address: Path) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         self._mountpoint = mountpoint
         self._address = str(address)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.connect(self._address)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""

@@ -38,7 +38,11 @@ running() {{ pgrep -f 'commands.[m]ounthelper' >/dev/null; }}
 ended() {{ for i in $(seq 100); do running || return 0; sleep 0.1; done; return 1; }}
 python={python}
 ivcapfs() {{ {python} -P -m ivcapfs "$@"; }}
-as_nobody() {{ setpriv --reuid {nobody} --regid {nobody} --clear-groups -- env HOME=/nonexistent "$@"; }}
+mkdir -p /run/user; mkdir -m 700 /run/user/{nobody}; chown {nobody}:{nobody} /run/user/{nobody}
+as_nobody() {{
+  setpriv --reuid {nobody} --regid {nobody} --clear-groups -- \
+    env HOME=/nonexistent XDG_RUNTIME_DIR=/run/user/{nobody} "$@"
+}}
 cd {work}
 """
 
