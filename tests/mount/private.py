@@ -21,18 +21,22 @@ set -eu
 mount --make-rprivate /
 # folders that only root may enter: empty ones, open to all, with what is needed put back into them
 {open_up}
-# /sbin, with what is in it, to be written to
-mkdir -p {work}/orig {work}/sbin
-mount --bind "$(realpath /sbin)" {work}/orig
-mount -t tmpfs -o mode=755 tmpfs {work}/sbin
-for program in {work}/orig/*; do ln -s "$program" {work}/sbin/; done
-mount --bind {work}/sbin "$(realpath /sbin)"
-mount --bind {work}/fstab /etc/fstab
+# /sbin and /etc, with what is in them, to be written to
+for name in sbin etc; do
+  real=$(realpath "/$name") old={work}/old-$name new={work}/new-$name
+  mkdir -p "$old" "$new"
+  mount --bind "$real" "$old"
+  mount -t tmpfs -o mode=755 tmpfs "$new"
+  ln -s -t "$new" "$old"/*
+  mount --bind "$new" "$real"
+done
+rm -rf /etc/fstab /etc/ivcapfs
+cp {work}/fstab /etc/fstab
+mkdir /etc/ivcapfs
 # the device, open to all, as udev has it
 mkdir -p {work}/dev; mount -t tmpfs tmpfs {work}/dev
 mknod -m 666 {work}/dev/fuse c 10 229; mount --bind {work}/dev/fuse /dev/fuse
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /etc/ivcapfs 2>/dev/null && mount -t tmpfs -o mode=755 tmpfs /etc/ivcapfs
 gone() {{ if findmnt -n {work}/mnt; then return 1; fi; }}
 running() {{ pgrep -f 'commands.[m]ounthelper' >/dev/null; }}
 ended() {{ for i in $(seq 100); do running || return 0; sleep 0.1; done; return 1; }}

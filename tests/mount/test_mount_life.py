@@ -87,10 +87,17 @@ def test_a_running_mount_is_listed_and_then_no_longer(mount: Mount, platform: Pl
     assert listed(mount.path) is None
 
 
-def test_umount_returns_once_the_process_is_gone(mount: Mount) -> None:
-    assert daemons(mount.path)
-    assert run(*ivcapfs("umount", mount.path)).returncode == 0
-    assert daemons(mount.path) == []
+def test_umount_returns_once_the_process_is_gone(folder: Path, platform: Platform) -> None:
+    """Also where that takes its time."""
+    program = (
+        "import sys, time; import ivcapfs.cache.reader as r; r.Reader.shutdown = lambda self: time.sleep(1.5)\n"
+        "from ivcapfs.cli import main; main(prog_name='ivcapfs')"
+    )
+    command = [sys.executable, "-c", program, "mount", platform.url, folder]
+    assert run(*command, env=clean_env(IVCAP_JWT=TOKEN)).returncode == 0
+    assert daemons(folder)
+    assert run(*ivcapfs("umount", folder)).returncode == 0
+    assert daemons(folder) == []
 
 
 def test_a_killed_mount_is_listed_as_stale_and_its_file_goes(mount: Mount) -> None:
