@@ -14,6 +14,8 @@ from ivcapfs.fs.mountpoint import KIND, is_stale, mounts
 
 SERVING = "serving"
 STALE = "stale"
+ELSEWHERE = "elsewhere"
+"""Its process lives, but it is not in this tree: in another mount namespace, or unmounted lazily and still in use."""
 UNKNOWN = "unknown"
 """It is another user's, or of another machine's or container's process."""
 
@@ -23,7 +25,7 @@ class Row:
     """One mount. What is not known is None.
 
     Attributes:
-        state: serving; stale (its process died); unknown (nothing is told of its process).
+        state: serving; stale (its process died); elsewhere; unknown (nothing is told of its process).
         started: in seconds since the epoch.
     """
 
@@ -37,7 +39,7 @@ class Row:
 
 
 def overview() -> list[Row]:
-    """Return all ivcapfs mounts, in the order in which they were made; then those whose place is not known."""
+    """Return all ivcapfs mounts, in the order in which they were made; then those that are not in this tree."""
     with running.all_found() as found:
         known = [each.running for each in found]
     by_device = {each.device: each for each in known if each.device}
@@ -47,12 +49,13 @@ def overview() -> list[Row]:
             continue
         told = by_device.pop(mount.device, None)
         if told is not None:
-            rows.append(_row(told, mount.mountpoint))
+            rows.append(_row(told, mount.mountpoint, SERVING))
         else:
             state = STALE if is_stale(Path(mount.mountpoint)) else UNKNOWN
             rows.append(Row(mount.mountpoint, mount.source, state))
-    return rows + [_row(each, each.mountpoint) for each in known if not each.device]
+    handed = [_row(each, each.mountpoint, SERVING) for each in known if not each.device]  # the device, as /dev/fd/N
+    return rows + handed + [_row(each, each.mountpoint, ELSEWHERE) for each in by_device.values()]
 
 
-def _row(told: running.Running, mountpoint: str) -> Row:
-    return Row(mountpoint, told.source, SERVING, told.url, told.pid, told.started, told.log)
+def _row(told: running.Running, mountpoint: str, state: str) -> Row:
+    return Row(mountpoint, told.source, state, told.url, told.pid, told.started, told.log)

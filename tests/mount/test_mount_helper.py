@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -263,3 +262,30 @@ def test_an_ordinary_user_lists_clears_and_replaces(machine: Machine, url: str) 
         """,
         fstab=fstab,
     )
+
+
+STARTER = """
+import ctypes, os, sys
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=40000,user_id=65534,group_id=65534,default_permissions"
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mount(b"ivcap", sys.argv[1].encode(), b"fuse.ivcapfs", 7, options.encode()) == 0, ctypes.get_errno()
+os.chmod("/dev/fuse", 0o600)
+os.set_inheritable(device, True)
+who = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
+drop = ["setpriv", *who, "--no-new-privs", "--bounding-set=-all", "--"]
+os.execvp(drop[0], [*drop, *sys.argv[2:], f"/dev/fd/{device}", "-o", f"token-file={os.getcwd()}/token-of-nobody"])
+"""
+
+
+def test_whoever_was_handed_the_device_needs_no_privilege(machine: Machine, url: str) -> None:
+    """A user who can neither open /dev/fuse nor gain a privilege serves what root mounted."""
+    (machine.folder / "starter.py").write_text(STARTER)
+    machine.succeed(f"""
+        $python starter.py {machine.mnt} $python -P -m ivcapfs mount -f {url} & served=$!
+        as_nobody sh -c 'until {READ}; do sleep 0.1; done' 2>/dev/null
+        grep -q "^NoNewPrivs:.1" /proc/$served/status
+        grep -q "^Uid:.65534" /proc/$served/status
+        umount mnt
+        wait $served
+    """)

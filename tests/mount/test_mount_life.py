@@ -101,6 +101,14 @@ def test_umount_returns_once_the_process_is_gone(folder: Path, platform: Platfor
     assert daemons(folder) == []
 
 
+def test_a_mount_that_is_out_of_the_tree_is_listed_as_long_as_it_is_in_use(mount: Mount) -> None:
+    with process("sleep", "60", cwd=mount.artifacts):
+        subprocess.run(["umount", "-l", mount.path], check=True)
+        row = listed(mount.path)
+        assert row is not None and row["state"] == "elsewhere"
+    eventually(lambda: listed(mount.path) is None, "its last user and its process end")
+
+
 def test_a_killed_mount_is_listed_as_stale_and_its_file_goes(mount: Mount) -> None:
     from ivcapfs.places import runtime_folder
 
@@ -293,7 +301,7 @@ def mount_fuse(folder: Path, *, subtype: str = "ivcapfs", user: int = 0) -> int:
 
 
 def test_a_descriptor_of_the_device_is_a_mount_point(folder: Path, platform: Platform) -> None:
-    """Whoever serves needs no right to mount: here it is nobody, with no fusermount3."""
+    """Nothing is looked for that only mounting needs; without any privilege: see test_mount_helper."""
     add(platform, "data.bin")
     device = mount_fuse(folder)
     command = ivcapfs("mount", "-f", platform.url, f"/dev/fd/{device}", "-o", "uid=0")
