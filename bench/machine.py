@@ -1,10 +1,12 @@
 """What machine this is, and which versions of everything: part of every report.
 
-Used by `bench.cli`. Reads /proc and asks programs for their versions; one thread.
+Used by `bench.cli` and `bench.works`. Reads /proc and asks programs for their versions; one thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import platform
 import re
@@ -81,3 +83,14 @@ def _line(path: Path, name: str) -> str | None:
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
+
+
+def take_memory(size: int) -> None:
+    """Take so many bytes of memory, and give them back at once.
+
+    A virtual machine may have handed its free memory back to its host, and pays for each page that it wants again:
+    seconds a GB, which whoever fills the kernel's page cache would pay, and a program that throws bytes away would not.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
+    with contextlib.suppress(OSError, ValueError), mmap.mmap(-1, size, flags=flags):
+        pass

@@ -26,6 +26,8 @@ mount's bytes were compared with the source's (sha256), and each read is held to
 * The slow link is a proxy that adds 50 ms to each request and carries 20 MB/s a connection; *curl, 8 ranges at once*
   shows what eight connections can carry.
 * `ls -l` is timed right after mounting, and once more with the kernel's caches dropped but not the peer's.
+* Before each whole read the machine takes as much memory as the page cache will need and frees it again: a virtual
+  machine that had given it back to its host would pay for it in the middle, and only where something is cached.
 * CPU is that of the process that mounts or fetches, per 10^9 bytes; memory is its peak.
 * MB is 10^6 bytes; ratios are of medians, and for times less is better. `!` marks a peer that failed in a later run.
 """

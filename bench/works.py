@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import fio
-from bench.content import BIG, FOUR, KIB, MANY, ONE, SMALL
+from bench.content import BIG, FOUR, KIB, MANY, MIB, ONE, SMALL
 from bench.figures import Sample
+from bench.machine import take_memory
 from bench.mounts import mounted
 from bench.peer import STEP_SECONDS, Fetcher, Mounter, Peer, dd
 from bench.processes import Daemon, Finished, StepFailed, run, run_together
 from bench.world import Via, World
 
 MOUNTS = ("rclone-off", "rclone-full", "fsspec", "ivcapfs", "ivcapfs-user")
+_SPARE = 512 * MIB
+"""Bytes of memory made sure of beside what the page cache will take."""
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _COPIED = re.compile(r"^(\d+) bytes", re.MULTILINE)
 
@@ -96,11 +99,13 @@ def read_whole(world: World, peer: Peer, *, figure: str, folder: str, via: Via, 
     known = world.folders[folder]
     total = known.size * len(known.files)
     if isinstance(peer, Fetcher):
+        take_memory(total + _SPARE)
         fetched = peer.fetch(world, folder, via)
         mine = again if peer.name in ("local", "tmpfs") else figure
         return [_throughput(mine, total, fetched.seconds, fetched.cpu, fetched.memory)]
     assert isinstance(peer, Mounter)
     with session(world, peer, folder, via) as mount:
+        take_memory(total + _SPARE)
         before = mount.daemon.cost()
         seconds = mount.read(known.files, known.size)
         after = mount.daemon.cost()

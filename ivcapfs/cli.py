@@ -1,4 +1,4 @@
-"""The commands: ``ivcapfs mount``, ``serve``, ``demo`` and ``cache``; those in `ivcapfs.commands` are added.
+"""The commands: ``ivcapfs mount``, ``status``, ``serve``, ``demo`` and ``cache``; others are in `ivcapfs.commands`.
 
 Turns words into settings and errors into one line and an exit code: 0 done, 1 could not, 2 wrong usage, 130 Ctrl-C.
 Everything runs on the main thread; what a command needs is imported when it runs, so that each starts quickly.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,9 +18,12 @@ from ivcapfs.commands.doctor import doctor
 from ivcapfs.commands.helperlink import install_helper
 from ivcapfs.commands.mounts import list_mounts, umount
 from ivcapfs.commands.oneline import one_line_errors
-from ivcapfs.config import read_token
+from ivcapfs.config import parse_size, read_token
 from ivcapfs.errors import ConfigError
 from ivcapfs.options import OPTIONS, mount_settings
+
+if TYPE_CHECKING:
+    from ivcapfs.server.synthetic import Synthetic
 
 
 def _need_server() -> None:
@@ -60,12 +64,29 @@ def mount(words: tuple[str, ...], options: tuple[str, ...], foreground: bool) ->
 
 
 @main.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="As the mount tells it.")
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@one_line_errors
+def status(mountpoint: Path, as_json: bool, watch: bool) -> None:
+    """Tell how the mount at MOUNTPOINT does: its list of artifacts, its cache, its transfers."""
+    from ivcapfs.options import absolute
+    from ivcapfs.statusreport import show
+
+    show(absolute(mountpoint), as_json=as_json, watch=watch)
+
+
+@main.command()
 @click.option("--data", type=click.Path(path_type=Path), default="ivcap-data", show_default=True, help="Its folder.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any free port.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file (mode 0600) with the token to ask for.")
+@click.option("--synthetic", metavar="N[,SIZE]", help="N artifacts by formula besides, of SIZE bytes (4K) each.")
+@click.option("--latency", type=click.FloatRange(0, 60_000), default=0, help="Answer so many milliseconds later.")
 @one_line_errors
-def serve(data: Path, host: str, port: int, token_file: Path | None) -> None:
+def serve(
+    data: Path, host: str, port: int, token_file: Path | None, synthetic: str | None, latency: float
+) -> None:
     """Run a local IVCAP platform for development.
 
     The first line on standard output is its URL, printed once it answers.
@@ -75,10 +96,25 @@ def serve(data: Path, host: str, port: int, token_file: Path | None) -> None:
     from ivcapfs.server.settings import ServeSettings
 
     token = read_token(token_file).reveal() if token_file else None
+    made = None if synthetic is None else _synthetic(synthetic)
+    settings = ServeSettings(data, host, port, token, synthetic=made, latency=latency / 1000)
     try:
-        run_forever(ServeSettings(data_dir=data, host=host, port=port, token=token), click.echo)
+        run_forever(settings, click.echo)
     except OSError as exc:
         raise ConfigError(f"cannot serve: {exc}") from exc
+
+
+def _synthetic(text: str) -> Synthetic:
+    """Return what ``N[,SIZE]`` stands for."""
+    from ivcapfs.server.synthetic import DEFAULT_SIZE, Synthetic
+
+    count, comma, size = text.partition(",")
+    if not (count.isascii() and count.isdigit() and len(count) < 19):
+        raise ConfigError(f"--synthetic takes N or N,SIZE, e.g. 1000000,64K, not {text!r}")
+    try:
+        return Synthetic(int(count), parse_size(size) if comma else DEFAULT_SIZE)
+    except ValueError as exc:
+        raise ConfigError(f"--synthetic {text}: {exc}") from exc
 
 
 @main.command()

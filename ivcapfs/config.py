@@ -15,6 +15,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import platformdirs
+
 from ivcapfs.errors import ConfigError
 
 KIB = 1024
@@ -108,6 +110,24 @@ class CacheSettings:
     folder_size: int = 20 * 1024 * MIB
 
 
+def catalog_folder() -> Path:
+    """Return where catalogs are kept unless the user says otherwise: in the user's cache folder."""
+    return platformdirs.user_cache_path("ivcapfs") / "catalog"
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogSettings:
+    """What is known of the deployment's artifacts.
+
+    Attributes:
+        folder: where that is kept beyond the life of the mount; None: in memory alone.
+        reconcile: seconds after which everything is walked again in the background; 0: never.
+    """
+
+    folder: Path | None = field(default_factory=catalog_folder)
+    reconcile: float = 86_400.0
+
+
 @dataclass(frozen=True, slots=True)
 class ViewSettings:
     """What the tree looks like.
@@ -144,6 +164,7 @@ class MountSettings:
     client: ClientSettings
     mountpoint: Path
     cache: CacheSettings = field(default_factory=CacheSettings)
+    catalog: CatalogSettings = field(default_factory=CatalogSettings)
     view: ViewSettings = field(default_factory=ViewSettings)
     allow_other: bool = False
     allow_root: bool = False

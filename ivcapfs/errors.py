@@ -26,6 +26,7 @@ class its errno, and ``docs/SEMANTICS.md`` its cause, log line and remedy. No th
     ├── ProtocolError             the answer makes no sense: JSON, ranges, encodings
     │   └── ContentChanged        other bytes than those of the open file
     ├── NotReady                  the artifact's content is not there (yet)
+    ├── CatalogError              the catalog's database cannot be used at present
     └── FileSystemError           what a path operation may answer without any request
         ├── NoSuchEntry
         ├── NotAFolder
@@ -136,6 +137,10 @@ class ContentChanged(ProtocolError):
 
 class NotReady(IvcapfsError):
     """The artifact exists, but its content cannot be read: it is pending, partial, or in error."""
+
+
+class CatalogError(IvcapfsError):
+    """The catalog's database cannot be used: another process keeps it locked, or it fails again and again."""
 
 
 class FileSystemError(IvcapfsError):

@@ -171,12 +171,26 @@ def require_artifact_uuid(text: str) -> str:
     return uuid
 
 
-def inode_of(uuid: str, salt: int = 0) -> int:
+def uuid_bytes(uuid: str) -> bytes:
+    """Return the 16 bytes of a canonical uuid."""
+    return bytes.fromhex(uuid.replace("-", ""))
+
+
+def uuid_text(data: bytes) -> str:
+    """Return the canonical uuid of 16 bytes."""
+    digits = data.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def inode_of(uuid: str | bytes, salt: int = 0) -> int:
     """Return the inode number of an artifact (or of something in its folder, by `salt`): 64 bits, never 0 or 1.
 
     It depends on nothing but the uuid, so the same artifact has the same number in every view and every mount.
+
+    Args:
+        uuid: canonical, or its 16 bytes.
     """
-    number = int(uuid.replace("-", ""), 16)
+    number = int.from_bytes(uuid) if isinstance(uuid, bytes) else int(uuid.replace("-", ""), 16)
     mixed = ((number >> 64) ^ (number * 0x9E3779B97F4A7C15) ^ (salt * 0xC2B2AE3D27D4EB4F)) & (2**63 - 1)
     return mixed if mixed > 1 else mixed + 2
 

@@ -12,7 +12,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ivcapfs.config import CacheSettings, Limits, MountSettings, ViewSettings, client_settings, parse_size
+from ivcapfs.config import (
+    CacheSettings,
+    CatalogSettings,
+    Limits,
+    MountSettings,
+    ViewSettings,
+    catalog_folder,
+    client_settings,
+    parse_size,
+)
 from ivcapfs.errors import ConfigError
 from ivcapfs.fs.mountpoint import inherited
 
@@ -28,6 +37,8 @@ OPTIONS = {
     "read-ahead-kb=KIB": "the kernel's own read-ahead, where root mounts (1024; 0: the kernel's default)",
     "cache-dir=DIR": "keep blocks there, for later mounts; of this user alone",
     "cache-dir-size=SIZE": "what the blocks there may take (20G)",
+    "catalog-dir=DIR": "where the list of artifacts is kept (the user's cache folder; none: in memory)",
+    "reconcile=SECONDS": "how often the whole list is walked again, for what vanished (86400; 0: never)",
     "timeout=SECONDS": "how long a request may take without any progress (20)",
     "token-file=FILE": "a file (mode 0600) that holds the token",
     "log-file=FILE": "log to this file",
@@ -74,6 +85,7 @@ def mount_settings(
         client=replace(client, limits=limits),
         mountpoint=where,
         cache=_cache(given, where),
+        catalog=_catalog(given, where),
         view=_view(given),
         allow_other="allow_other" in given,
         allow_root="allow_root" in given,
@@ -135,6 +147,15 @@ def _cache(given: dict[str, str], mountpoint: Path) -> CacheSettings:
     size = parse_size(given["cache-dir-size"]) if "cache-dir-size" in given else cache.folder_size
     folder = _path(given.get("cache-dir"), mountpoint)
     return replace(cache, memory=memory, read_ahead=read_ahead, folder=folder, folder_size=size)
+
+
+def _catalog(given: dict[str, str], mountpoint: Path) -> CatalogSettings:
+    text = given.get("catalog-dir", "")
+    folder = None if text == "none" else _path(text or str(catalog_folder()), mountpoint)
+    catalog = CatalogSettings(folder)
+    if "reconcile" in given:
+        catalog = replace(catalog, reconcile=_seconds("reconcile", given["reconcile"], least=0.0))
+    return catalog
 
 
 def _view(given: dict[str, str]) -> ViewSettings:

@@ -17,10 +17,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ivcapfs.catalog.namespace import Folder, Namespace
-from ivcapfs.errors import Closing, ContentChanged, NoSuchEntry, NotFound
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Content, Page
+from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Totals
+from ivcapfs.catalog.schema import microseconds
+from ivcapfs.errors import BadRequest, Closing, ContentChanged, NoSuchEntry, NotAFolder, NotFound
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Content, Page, uuid_bytes
 from ivcapfs.waits import Check
+from tests.plain_namespace import EPOCH, Namespace
+from tests.plain_namespace import Folder as PlainFolder
 
 START = datetime(2026, 6, 1, 10, 0, 0, tzinfo=UTC)
 PATIENCE = 20.0
@@ -265,6 +268,10 @@ class FakeApi:
         calls: (method, detail) of each request.
         failing: as long as it is set, every request fails with it.
         gate: closed (cleared), every request waits for it.
+        now: the time that lists are of, and tell; None: they tell none.
+        refuses: any of ``order``, ``time``, ``filter``, ``cursor``: what is answered with the status `refusal`.
+        keeps_order: whether an order that was asked for is kept.
+        failing_pages: the numbers of pages, from 1 on and counted over all, that fail with the exception.
     """
 
     records: dict[str, ArtifactRecord] = field(default_factory=dict)
@@ -273,6 +280,12 @@ class FakeApi:
     calls: list[tuple[str, str]] = field(default_factory=list)
     failing: Exception | None = None
     gate: threading.Event = field(default_factory=threading.Event)
+    now: datetime | None = None
+    refuses: set[str] = field(default_factory=set)
+    refusal: int = 400
+    keeps_order: bool = True
+    failing_pages: dict[int, Exception] = field(default_factory=dict)
+    cursors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -286,30 +299,46 @@ class FakeApi:
         return sum(called == method for called, _ in self.calls)
 
     def list_artifacts_page(
-        self, *, cursor: str | None = None, limit: int = 50, filter: str | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        filter: str | None = None,
+        order_by: str | None = None,
+        order_desc: bool | None = None,
+        at_time: datetime | None = None,
     ) -> Page[ArtifactRecord]:
-        """Return one page, newest first."""
+        """Return one page, newest first where an order was asked for, as `unordered` has it else."""
+        if cursor is None and filter is None:
+            self.calls.append(("walk", ""))
         self._request("named" if filter else "page", filter or cursor or "")
-        newest_first = sorted(self.records.values(), key=lambda record: record.created_at, reverse=True)
-        if filter is None:
-            listed = [record for record in newest_first if record.uuid not in self.late]
-        else:
-            listed = [record for record in newest_first if _is_like(record.name, filter)]
-        begin = int(cursor or 0)
+        asked = {"order": order_by, "time": at_time, "filter": filter, "cursor": cursor}
+        for what in self.refuses:
+            if asked[what] is not None:
+                raise BadRequest(f"no {what}", status=self.refusal)
+        begin, ordered, at = 0, order_by is not None and self.keeps_order, at_time or self.now
+        if cursor is not None:
+            begin, ordered, at = self.cursors[cursor]
+        listed = [
+            record
+            for record in self._sorted(ordered or filter is not None)
+            if (record.uuid not in self.late if filter is None else _is_like(record.name, filter))
+            and (at is None or record.created_at <= at)
+        ]
         items = tuple(_as_list_item(record) for record in listed[begin : begin + limit])
         following = begin + limit
-        return Page(items, str(following) if following < len(listed) else None)
+        return Page(items, self._cursor(following, ordered, at) if following < len(listed) else None, at)
 
-    def iter_artifacts(self, *, limit: int = 50) -> Iterator[ArtifactRecord]:
-        """Yield all artifacts, page by page."""
-        self.calls.append(("walk", ""))
-        cursor: str | None = None
-        while True:
-            page = self.list_artifacts_page(cursor=cursor, limit=limit)
-            yield from page.items
-            cursor = page.cursor
-            if cursor is None:
-                return
+    def _sorted(self, newest_first: bool) -> list[ArtifactRecord]:
+        records = list(self.records.values())
+        if newest_first:
+            records.sort(key=lambda record: (record.created_at, record.uuid), reverse=True)
+        return records
+
+    def _cursor(self, *state: Any) -> str:
+        cursor = f"cursor-{state[0]}-{state[1]}-{state[2]}"
+        self.cursors[cursor] = state
+        return cursor
 
     def read_artifact(self, uuid: str) -> ArtifactRecord:
         """Return a whole record."""
@@ -329,6 +358,8 @@ class FakeApi:
         assert self.gate.wait(PATIENCE)
         if self.failing is not None:
             raise self.failing
+        if method == "page" and self.count("page") in self.failing_pages:
+            raise self.failing_pages[self.count("page")]
 
 
 def _is_like(name: str | None, filter: str) -> bool:
@@ -344,6 +375,29 @@ def _as_list_item(record: ArtifactRecord) -> ArtifactRecord:
 
 
 @dataclass
+class FixedListing:
+    """One reading of a folder in memory; cookies leave room between them."""
+
+    children: list[tuple[str, Folder | FileEntry]]
+
+    def entries(self, after: int) -> Iterator[Entry]:
+        """Iterate what is behind a cookie."""
+        for number, (name, child) in enumerate(self.children, 1):
+            if number * 10 > after:
+                yield name, child, number * 10
+
+
+def _folder_of(folder: PlainFolder) -> Folder:
+    return Folder(id(folder), 0 if folder.newest == EPOCH else microseconds(folder.newest) * 1000)
+
+
+def _child_of(child: PlainFolder | ArtifactRecord) -> Folder | FileEntry:
+    if isinstance(child, PlainFolder):
+        return _folder_of(child)
+    return FileEntry(uuid_bytes(child.uuid), child.size, microseconds(child.created_at) * 1000)
+
+
+@dataclass
 class MemoryCatalog:
     """`ivcapfs.catalog.interface.Catalog` over two dictionaries.
 
@@ -351,7 +405,7 @@ class MemoryCatalog:
         whole: what reading a record tells, where it is more than the list item.
         sizes: what HEAD tells of artifacts whose record has no size.
         requests: what a real catalog would have had to ask for.
-        failing: as long as it is set, everything but `known` fails with it.
+        failing: as long as it is set, everything but `root` and `totals` fails with it.
     """
 
     records: dict[str, ArtifactRecord] = field(default_factory=dict)
@@ -375,18 +429,35 @@ class MemoryCatalog:
         for each in aspects:
             self.described.setdefault(each.entity, []).append(each)
 
-    def known(self) -> Namespace:
+    def _namespace(self) -> Namespace:
         return Namespace(record for record in self.records.values() if record.is_ready)
 
-    def namespace(self, check: Check) -> Namespace:
-        self._fail()
-        return self.known()
+    def root(self) -> Folder:
+        return _folder_of(self._namespace().root)
 
-    def find(self, parts: tuple[str, ...], check: Check) -> Folder | ArtifactRecord:
-        found = self.namespace(check).find(parts)
+    def totals(self) -> Totals:
+        ready = list(self._namespace())
+        return Totals(len(ready), sum(-(-(record.size or 0) // 4096) for record in ready))
+
+    def listing(self, parts: tuple[str, ...], check: Check) -> FixedListing:
+        self._fail()
+        found = self._namespace().find(parts)
         if found is None:
             raise NoSuchEntry("/".join(parts))
-        return found
+        if not isinstance(found, PlainFolder):
+            raise NotAFolder("/".join(parts))
+        return FixedListing([(name, _child_of(child)) for name, child in found.children.items()])
+
+    def everything(self, check: Check) -> FixedListing:
+        self._fail()
+        return FixedListing([(record.uuid, _child_of(record)) for record in self._namespace()])
+
+    def find(self, parts: tuple[str, ...], check: Check) -> Folder | ArtifactRecord:
+        self._fail()
+        found = self._namespace().find(parts)
+        if found is None:
+            raise NoSuchEntry("/".join(parts))
+        return _folder_of(found) if isinstance(found, PlainFolder) else found
 
     def record(self, uuid: str, check: Check) -> ArtifactRecord:
         self._fail()

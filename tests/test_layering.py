@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
-    *("errors", "models", "waits", "config", "places", "client", "cache", "catalog", "fs", "server"),
-    *("options", "doctor", "demo", "commands", "cli"),
+    *("errors", "models", "waits", "privatefolder", "config", "places", "client", "cache", "catalog", "fs", "server"),
+    *("options", "doctor", "statusreport", "demo", "commands", "cli"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}
@@ -105,9 +105,9 @@ def test_the_server_uses_of_the_package_nothing_above_its_settings() -> None:
         ("httpx", {"client"}),
         ("starlette", {"server"}),
         ("uvicorn", {"server"}),
-        ("sqlite3", {"server", "demo"}),
+        ("sqlite3", {"catalog", "server", "demo"}),
         ("click", {"cli", "commands"}),
-        ("rich", {"cli", "commands", "demo"}),
+        ("rich", {"cli", "demo", "statusreport"}),
     ],
 )
 def test_each_library_has_its_place(library: str, where: set[str]) -> None:

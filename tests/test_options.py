@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcapfs.config import CacheSettings, Limits, MountSettings, ViewSettings, memory_limit
+from ivcapfs.config import CacheSettings, CatalogSettings, Limits, MountSettings, ViewSettings, memory_limit
 from ivcapfs.errors import ConfigError
 from ivcapfs.options import OPTIONS, absolute, mount_settings, parse_options
 
@@ -42,7 +42,20 @@ def test_the_documented_defaults_are_the_real_ones() -> None:
     assert "(128M" in OPTIONS["read-ahead=SIZE"] and CacheSettings().read_ahead == 128 << 20
     assert "(1024" in OPTIONS["read-ahead-kb=KIB"] and settings(Path("/mnt")).read_ahead_kib == 1024
     assert "(20G)" in OPTIONS["cache-dir-size=SIZE"] and CacheSettings().folder_size == 20 << 30
+    assert "(86400;" in OPTIONS["reconcile=SECONDS"] and CatalogSettings().reconcile == 86400
     assert "(20)" in OPTIONS["timeout=SECONDS"] and Limits().idle == 20
+
+
+def test_the_catalog_is_in_the_users_cache_folder_elsewhere_or_in_memory(
+    mountpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert settings(mountpoint).catalog == CatalogSettings(tmp_path / "xdg" / "ivcapfs" / "catalog", 86_400.0)
+    found = settings(mountpoint, f"catalog-dir={tmp_path / 'other'},reconcile=0").catalog
+    assert found == CatalogSettings(tmp_path / "other", 0.0)
+    assert settings(mountpoint, "catalog-dir=none,reconcile=60").catalog == CatalogSettings(None, 60.0)
+    with pytest.raises(ConfigError, match="inside the mount"):
+        settings(mountpoint, f"catalog-dir={mountpoint / 'x'}")
 
 
 def test_every_option_arrives(mountpoint: Path, tmp_path: Path) -> None:

@@ -259,6 +259,7 @@ class DiskTier:
             if item is None:
                 upkeep_at = now() + max(UPKEEP_SECONDS, UPKEEP_SHARE * (now() - start))
         self._store = None
+        self._finish(None)
 
     def _next(self, upkeep_at: float) -> tuple[bytes, bytes] | None:
         """Wait for the next block to write, or None when it is time for something else."""

@@ -44,6 +44,7 @@ from pathlib import Path
 
 from ivcapfs.errors import ConfigError
 from ivcapfs.models import BlockKey
+from ivcapfs.privatefolder import open_private_folder
 
 HEADER = struct.Struct("<8sQ28s20s")
 MAGIC = b"ivcapfs\x01"
@@ -142,7 +143,7 @@ class Folder:
 
     def __init__(self, path: Path, *, create: bool) -> None:
         self.path = path.absolute()
-        self.fd = _open_folder(self.path, create=create)
+        self.fd = open_private_folder(self.path, "cache folder", create=create, needs=0o700)
         self._closer = weakref.finalize(self, os.close, self.fd)
         self._closer.atexit = False  # a thread may still be at it then
         with os.scandir(self.fd) as entries:
@@ -298,27 +299,3 @@ def _touch(fd: int, status: os.stat_result) -> None:
     if abs(moment - status.st_mtime) > SECONDS_BETWEEN_TOUCHES:
         with contextlib.suppress(OSError):
             os.utime(fd, (moment, moment))
-
-
-def _open_folder(path: Path, *, create: bool) -> int:
-    try:
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                path.mkdir(0o700)
-        fd = os.open(path, _FOLDER)
-    except NotADirectoryError as exc:
-        kind = "a symbolic link: name the folder itself" if path.is_symlink() else "no directory: name another"
-        raise ConfigError(f"the cache folder {path} is {kind}") from exc
-    except OSError as exc:
-        raise ConfigError(f"the cache folder {path} cannot be used: {exc.strerror}") from exc
-    status = os.fstat(fd)
-    mode, wrong = stat.S_IMODE(status.st_mode), ""
-    if status.st_uid != os.geteuid():
-        wrong = f"belongs to another user (uid {status.st_uid}): name one of your own"
-    elif mode & 0o077 or mode & 0o700 != 0o700:
-        wrong = f"must be open to you alone, and has mode {mode:04o}: chmod 700 {path}"
-    if wrong:
-        os.close(fd)
-        raise ConfigError(f"the cache folder {path} {wrong}")
-    return fd

@@ -130,6 +130,8 @@ class Store:
                 self._surveyed = False
                 return Written.NO_ROOM
             if not self._make_room(need):
+                if self._lacking(need) > 0 and not self._ledger.files():
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # others filled it: nothing of ours is left
                 return Written.NO_ROOM
             staged = self.folder.stage(len(block))
             self._ledger.book(STAGING_SLOT, need, 1)
@@ -173,9 +175,13 @@ class Store:
         return over <= 0
 
     def _over(self, need: int) -> int:
+        return max(self._ledger.total() + need - self._limit, self._lacking(need))
+
+    def _lacking(self, need: int) -> int:
+        """Return how many bytes the disk lacks for `need` more beside its reserve."""
         disk = os.fstatvfs(self.folder.fd)
         reserve, free = disk.f_blocks // DISK_RESERVE * disk.f_frsize, disk.f_bavail * disk.f_frsize
-        return max(self._ledger.total() + need - self._limit, reserve + need - free if disk.f_blocks else 0)
+        return reserve + need - free if disk.f_blocks else 0
 
     def _evict(self, size: int) -> None:
         """Remove blocks of `size` bytes together, or as many as one step may."""

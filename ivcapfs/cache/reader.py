@@ -98,7 +98,7 @@ class Reader:
         self._ahead: set[Block] = set()  # being filled, and asked for by nobody; guarded by _lock
         self._streams: set[Handle] = set()  # whose windows are open, and share the memory; guarded by _lock
         self._waiting: deque[_Read] = deque()  # reads that found no room, in turn; guarded by _lock
-        self._finished = 0  # transfers; guarded by _lock
+        self._finished = self.used = self.claimed = 0  # transfers; blocks of reads, new ones of these; guarded by _lock
         self._is_over = False
 
     def blob(self, uuid: str, size: int) -> Blob:
@@ -230,6 +230,7 @@ class Reader:
             position = block.end
         if not read.blocks:
             return False
+        self.used, self.claimed = self.used + len(read.blocks), self.claimed + len(read.claimed)
         if read.window and position >= end:
             self._claim_ahead(read, position, min(end + read.window, handle.blob.size), length)
         return True

@@ -83,6 +83,12 @@ class Blob:
                 seen = self.content or f"{self.size} bytes in its record"
                 raise ContentChanged(f"artifact {self.uuid} has other content now: {content}, was {seen}")
 
+    def suppose(self, content: Content) -> None:
+        """Take what was noted for what the server would show, unless that is known by now, or the size differs."""
+        with self.lock:
+            if self.content is None and content.size == self.size:
+                self.content = content
+
     def mark_changed(self, exc: ContentChanged) -> None:
         """Remember that an answer showed other content: what is not here yet will never be fetched."""
         with self.lock:
@@ -119,8 +125,8 @@ def _restore(blob: Blob, block: Block, shelf: Shelf) -> None:
     """Fill as much of the block as the shelf has from its beginning on."""
     if blob.content is None and blob.trusts_shelf:
         noted = shelf.content(blob.uuid)
-        if noted is not None and noted.size == blob.size:
-            blob.admit(noted)
+        if noted is not None:
+            blob.suppose(noted)
     if blob.content is not None:
         for count in shelf.restore(blob.uuid, blob.content, block.start, block.buffer[: block.size]):
             block.advance(count)

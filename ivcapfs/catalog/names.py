@@ -44,12 +44,17 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9_+~-]{1,16}\Z")
 _ID_FORM = re.compile(
     r"(?P<stem>.*)@(?P<id>[0-9a-f]{8}[0-9a-f-]{0,28})(?P<suffix>(?:\.[A-Za-z0-9_+~-]{1,16}){0,2})", re.DOTALL
 )
+_SIMPLE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]*(?:/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*")
+"""Names that are their own path, if they are short: nearly all."""
 _TYPES = mimetypes.MimeTypes(filenames=())
 """The types that Python itself knows, whatever this machine's /etc/mime.types says."""
 
 
 def plain_path(record: ArtifactRecord) -> Parts:
     """Return the path that the record's artifact owns if no other has a better claim to it."""
+    name = record.name
+    if name and len(name) <= MAX_COMPONENT and _SIMPLE.fullmatch(name):
+        return tuple(name.split("/"))
     parts = _encoded(record)
     if _length(parts) > MAX_PATH:
         return (_with_id(parts[-1], record.uuid, SHORT_ID),)
@@ -69,6 +74,18 @@ def id_path(record: ArtifactRecord, digits: int = SHORT_ID) -> Parts:
     return (last,) if _length(parts) > MAX_PATH else (*map(_fit_folder, parts[:-1]), last)
 
 
+def id_leaf(leaf: str, name: str | None, uuid: str, digits: int = SHORT_ID) -> str:
+    """Return the last component of `id_path`, from the last component of `plain_path`.
+
+    Args:
+        leaf: of the artifact's `plain_path`.
+        name: the artifact's; looked at only where the leaf had to be cut.
+    """
+    if name is not None and id_in(leaf) is not None:  # an `@` of a name's own is escaped: it was cut
+        leaf = encode(name)[-1]
+    return _with_id(leaf, uuid, digits)
+
+
 def leaf_name(record: ArtifactRecord) -> str:
     """Return the file's name in its own `by-id/<uuid>/` folder: never one of `RESERVED`."""
     leaf = plain_path(record)[-1]
@@ -79,6 +96,12 @@ def id_in(component: str) -> str | None:
     """Return the digits of the uuid in a component of the `@id` form, or None if it has another form."""
     match = _ID_FORM.fullmatch(component)
     return match["id"] if match else None
+
+
+def without_id(parts: Parts) -> Parts | None:
+    """Return the path that an @id form stands beside, as far as it was not cut; None where there is no @id."""
+    match = _ID_FORM.fullmatch(parts[-1]) if parts else None
+    return (*parts[:-1], match["stem"] + match["suffix"]) if match else None
 
 
 def encode(name: str) -> Parts:

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+_SELDOM_LISTED = frozenset(
+    {"last-modified-at", "last_modified_at", "etag", "policy", "account", "data-href", "data_href"}
+)
 _LARGEST_SIZE = 2**63 - 1
 _LONGEST_CURSOR = 8192
 
@@ -31,6 +34,15 @@ def artifact_from_json(value: Any, *, whole: bool = True) -> ArtifactRecord:
         ProtocolError: it is no object, or its id is no artifact's.
     """
     item = _object(value, "an artifact")
+    if not whole and _SELDOM_LISTED.isdisjoint(item):  # lists are long, and their items are short
+        return ArtifactRecord(
+            require_artifact_uuid(_required(item, "id", "an artifact")),
+            _string(item, "name", keep_empty=True),
+            ArtifactStatus(_string(item, "status") or "unknown"),
+            _string(item, "mime-type"),
+            _size(item.get("size")),
+            _time(item, "created-at") or EPOCH,
+        )
     return ArtifactRecord(
         uuid=require_artifact_uuid(_required(item, "id", "an artifact")),
         name=_string(item, "name", keep_empty=True),
@@ -152,7 +164,7 @@ def _object(value: Any, what: str) -> Mapping[str, Any]:
 def _field(item: Mapping[str, Any], name: str) -> Any:
     """Return the value under `name` (kebab-case), else under its snake_case, else None."""
     value = item.get(name)
-    return value if value is not None else item.get(name.replace("-", "_"))
+    return item.get(name.replace("-", "_")) if value is None and "-" in name else value
 
 
 def _string(item: Mapping[str, Any], name: str, *, keep_empty: bool = False) -> str | None:

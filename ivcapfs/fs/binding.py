@@ -42,6 +42,8 @@ _lib.fuse_get_session.restype = ctypes.c_void_p
 _lib.fuse_get_session.argtypes = [ctypes.c_void_p]
 _lib.fuse_session_fd.restype = ctypes.c_int
 _lib.fuse_session_fd.argtypes = [ctypes.c_void_p]
+_lib.fuse_session_exited.restype = ctypes.c_int
+_lib.fuse_session_exited.argtypes = [ctypes.c_void_p]
 
 
 def interrupted() -> bool:
@@ -82,19 +84,21 @@ class Kernel(mfusepy.FUSE):
     def __init__(self, settings: MountSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; guarded by _lock
+        self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; written under _lock
         self.was_ready = False
 
-    def serve(self, operations: Operations, ready: Callable[[], None]) -> None:
+    def serve(self, operations: Operations, ready: Callable[[], None], first_open: Callable[[], None]) -> None:
         """Mount, answer callbacks until unmounted or `exit`, unmount.
 
         Args:
             ready: called once the kernel has agreed: from then on the mount serves.
+            first_open: called in the first callbacks of `open`, before they answer.
 
         Raises:
             RuntimeError: libfuse says that something failed; also at the end of a loop that `exit` ended.
         """
         self._ready = ready
+        self._first_open: Callable[[], None] | None = first_open
         super().__init__(operations, str(self._settings.mountpoint), **kernel_options(self._settings))
 
     def exit(self) -> None:
@@ -117,6 +121,16 @@ class Kernel(mfusepy.FUSE):
         with self._lock:
             if self._fuse is not None:
                 _lib.fuse_invalidate_path(self._fuse, path.encode())
+
+    def is_over(self) -> bool:
+        """Return whether the mount is gone, or `exit` was called.
+
+        The kernel interrupts nobody's read-ahead: who waits for such bytes when it unmounts learns it here. To be
+        asked in a callback: libfuse frees nothing before its end. So this needs no lock, and must not take it:
+        `forget` holds it while the kernel may wait for this very callback.
+        """
+        fuse = self._fuse
+        return fuse is None or bool(_lib.fuse_session_exited(_lib.fuse_get_session(fuse)))
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -157,6 +171,9 @@ class Kernel(mfusepy.FUSE):
 
     def open(self, path: bytes, fip: Any) -> int:
         """``open``."""
+        if (first_open := self._first_open) is not None:
+            first_open()
+            self._first_open = None
         opened = self.operations.open(_text(path), fip.contents.flags)
         fip.contents.fh = opened.handle
         fip.contents.keep_cache = int(opened.keep_cache)

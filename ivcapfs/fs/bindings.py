@@ -18,10 +18,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cachetools import LRUCache
 
 from ivcapfs.cache.transfer import Blob
+from ivcapfs.catalog.interface import FileEntry
 from ivcapfs.fs.nodes import Node, identity
 from ivcapfs.waits import Check, settle, submit, wait_for
 
@@ -31,6 +33,7 @@ FORGET_SECONDS = 10.0
 RELEASE_SECONDS = 0.1
 """How long a lookup waits for a path to be released. The kernel tells of the last close after close(2) has returned, so
 without this who closes the old file and opens the path again could still get the old one."""
+N = TypeVar("N", bound=Node | FileEntry)
 _UNSURE = object()
 """Told as the identity of a path of which the kernel may know an older answer than our last."""
 
@@ -76,7 +79,7 @@ class Bindings:
         self._told: dict[str, object] = {}  # identities; guarded by _lock
         self._pages: LRUCache[str, Blob | bytes] = LRUCache(PATHS)  # contents; guarded by _lock
 
-    def tell(self, path: str, node: Node) -> Node:
+    def tell(self, path: str, node: N) -> N | Node:
         """Return the node whose attributes the kernel is to be told for a path, and remember them as told."""
         with self._lock:
             pin = self._pins.get(path)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.interface import Catalog, Listing
 from ivcapfs.catalog.names import Parts, leaf_name
 from ivcapfs.errors import NoSuchEntry, NotAFolder, NotFound
 from ivcapfs.fs.described import fields, labels
-from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Node, TextNode, json_text, time_ns
+from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Listed, Node, TextNode, json_text, time_ns
+from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.models import ArtifactRecord, AspectRecord, artifact_uuid, inode_of, inode_of_text
 from ivcapfs.waits import Check
 
 FOLDER, LINK, RECORD, ASPECTS = 1, 2, 3, 4
 """Salts: what is in an artifact's folder has inode numbers of its own, made from the same uuid."""
+SALTS = 8
 
 
 class ByIdView:
@@ -25,11 +27,13 @@ class ByIdView:
 
     Args:
         root: the view's own node.
+        world: tells this view's folders, which have other contents, from those of another moment.
     """
 
-    def __init__(self, catalog: Catalog, root: FolderNode) -> None:
+    def __init__(self, catalog: Catalog, root: FolderNode, world: int = 0) -> None:
         self._catalog = catalog
         self._root = root
+        self._world = world * SALTS
 
     def node(self, parts: Parts, check: Check) -> Node:
         """See `View.node`."""
@@ -38,7 +42,7 @@ class ByIdView:
         record = self._record(parts[0], check)
         match parts[1:]:
             case ():
-                return _folder(record)
+                return self._folder(record)
             case ("aspects", *rest) if rest:
                 return self._aspect(record, tuple(rest), check)
             case (name,):
@@ -46,16 +50,16 @@ class ByIdView:
             case _:
                 raise NoSuchEntry(f"nothing at by-id/{'/'.join(parts)}")
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[tuple[str, Node | None]]:
-        """See `View.entries`."""
+    def reading(self, parts: Parts, check: Check) -> Reading:
+        """See `View.reading`."""
         if not parts:
-            return ((record.uuid, _folder(record)) for record in self._catalog.namespace(check))
+            return _AllReading(self._catalog.everything(check), self._world + FOLDER)
         record = self._record(parts[0], check)
         if len(parts) == 1:
-            return self._members(record)
+            return Fixed(self._members(record))
         if parts[1:] == ("aspects",):
             found = labels(self._catalog.aspects(record.uuid, check))
-            return ((f"{label}.json", _aspect_node(aspect)) for label, aspect in found.items())
+            return Fixed((f"{label}.json", _aspect_node(aspect)) for label, aspect in found.items())
         raise NotAFolder(f"by-id/{'/'.join(parts)} is no folder")
 
     def _record(self, name: str, check: Check) -> ArtifactRecord:
@@ -67,12 +71,12 @@ class ByIdView:
         except NotFound as exc:
             raise NoSuchEntry(f"there is no artifact {uuid}") from exc
 
-    def _members(self, record: ArtifactRecord) -> Iterator[tuple[str, Node | None]]:
+    def _members(self, record: ArtifactRecord) -> Iterator[tuple[str, Listed]]:
         if record.is_ready:
-            yield leaf_name(record), FileNode(record, record.size) if record.size is not None else None
+            yield leaf_name(record), None if record.size is None else FileNode(record, record.size, self._catalog)
             yield "content", _link(record)
         yield "artifact.json", None
-        yield "aspects", _aspects_folder(record)
+        yield "aspects", self._aspects_folder(record)
 
     def _member(self, record: ArtifactRecord, name: str, check: Check) -> Node:
         if name == "artifact.json":
@@ -80,11 +84,11 @@ class ByIdView:
             text = json_text(fields(whole)) + b"\n"
             return TextNode(text, inode_of(record.uuid, RECORD), time_ns(record.created_at))
         if name == "aspects":
-            return _aspects_folder(record)
+            return self._aspects_folder(record)
         if name == "content" and record.is_ready:
             return _link(record)
         if name == leaf_name(record) and record.is_ready:
-            return FileNode(record, self._catalog.size(record, check))
+            return FileNode(record, self._catalog.size(record, check), self._catalog)
         raise NoSuchEntry(f"no {name!r} in by-id/{record.uuid}")
 
     def _aspect(self, record: ArtifactRecord, rest: Parts, check: Check) -> Node:
@@ -95,13 +99,25 @@ class ByIdView:
                 return _aspect_node(aspect)
         raise NoSuchEntry(f"no aspect {'/'.join(rest)!r} of artifact {record.uuid}")
 
+    def _folder(self, record: ArtifactRecord) -> FolderNode:
+        inode = inode_of(record.uuid, self._world + FOLDER)
+        return FolderNode(inode, time_ns(record.created_at), record, self._catalog)
 
-def _folder(record: ArtifactRecord) -> FolderNode:
-    return FolderNode(inode_of(record.uuid, FOLDER), time_ns(record.created_at), record)
+    def _aspects_folder(self, record: ArtifactRecord) -> FolderNode:
+        return FolderNode(inode_of(record.uuid, self._world + ASPECTS), time_ns(record.created_at))
 
 
-def _aspects_folder(record: ArtifactRecord) -> FolderNode:
-    return FolderNode(inode_of(record.uuid, ASPECTS), time_ns(record.created_at))
+class _AllReading:
+    """One reading of `by-id/` itself. Belongs to one handle."""
+
+    def __init__(self, listing: Listing, salt: int) -> None:
+        self._listing = listing
+        self._salt = salt
+
+    def entries(self, after: int) -> Iterator[tuple[str, Listed, int]]:
+        """See `Reading.entries`."""
+        for name, child, cookie in self._listing.entries(after):
+            yield name, FolderNode(inode_of(name, self._salt), child.time_ns), cookie
 
 
 def _link(record: ArtifactRecord) -> LinkNode:

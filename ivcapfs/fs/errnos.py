@@ -31,6 +31,7 @@ ERRNOS: dict[type[errors.IvcapfsError], int] = {
     errors.ProtocolError: errno.EIO,
     errors.ContentChanged: errno.ESTALE,
     errors.NotReady: errno.EBUSY,
+    errors.CatalogError: errno.EIO,
     errors.FileSystemError: errno.EIO,
     errors.NoSuchEntry: errno.ENOENT,
     errors.NotAFolder: errno.ENOTDIR,

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.shelf import Shelf
-from ivcapfs.catalog.listing import Listing
+from ivcapfs.cache.traffic import CountedSource, Traffic
+from ivcapfs.catalog.index import Index
+from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection, connect
 from ivcapfs.config import CacheSettings, MountSettings
 from ivcapfs.errors import (
@@ -41,9 +43,12 @@ from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.logs import toggle_debug
 from ivcapfs.fs.mountpoint import KIND, Mount, mount_at, mounts
+from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.operations import Operations
 from ivcapfs.fs.running import Announcement, Running
+from ivcapfs.fs.status import FOLDER, StatusSource, StatusView
 from ivcapfs.fs.unmounting import unmount_lazily
+from ivcapfs.fs.views import Views
 
 if TYPE_CHECKING:
     from ivcapfs.fs.binding import Kernel
@@ -113,27 +118,45 @@ class MountedFileSystem:
         def check() -> None:
             if interrupted():
                 raise Interrupted("the caller got a signal")
-            if self._closing.is_set():
+            if self._closing.is_set() or kernel.is_over():
                 raise Closing("the mount is being taken down")
 
         limits = self._settings.client.limits
         bound = limits.total + limits.idle
         pool = ThreadPoolExecutor(CATALOG_WORKERS, thread_name_prefix="catalog")
         kernel_pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
-        catalog = Listing(
-            connection.api, connection.blobs, pool, refresh=self._settings.view.refresh, bound=bound
+        store = Store(self._settings.catalog.folder, store_name(connection.origin, connection.identity))
+        catalog = Index(
+            connection.api,
+            connection.blobs,
+            pool,
+            store,
+            refresh=self._settings.view.refresh,
+            reconcile=self._settings.catalog.reconcile,
+            bound=bound,
         )
         tier = _tier(self._settings.cache)
         shelf = Shelf(tier, self._settings.cache.block_size, connection.origin, connection.identity) if tier else None
-        reader = Reader(
-            connection.blobs, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set
-        )
+        traffic = Traffic()
+        source = CountedSource(connection.blobs, traffic)
+        reader = Reader(source, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set)
         bindings = Bindings(kernel.forget, kernel_pool)
+        views = Views(connection.api, catalog, store, pool, refresh=self._settings.view.refresh, bound=bound)
+        status = StatusView(StatusSource(self._settings, catalog, reader, traffic))
+        largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
+        neighbours = Neighbours(store.neighbours, reader, largest, self._closing.is_set)
+        more_views = {**views.by_name, FOLDER: status}
+        operations = Operations(
+            catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read
+        )
         try:
-            self._loop(kernel, Operations(catalog, reader, bindings, self._settings.view, check))
+            self._loop(kernel, operations)
         finally:
             self._closing.set()
+            neighbours.close()
             reader.shutdown()
+            catalog.close()
+            views.close()
             for executor in (pool, kernel_pool):
                 executor.shutdown(wait=False, cancel_futures=True)
 
@@ -150,7 +173,7 @@ class MountedFileSystem:
                 self._on_ready()
 
             try:
-                kernel.serve(operations, on_ready)
+                kernel.serve(operations, on_ready, self._on_first_open)
             except RuntimeError as exc:
                 if not kernel.was_ready:
                     said = words.last_line() or f"libfuse's code is {exc}"
@@ -165,7 +188,6 @@ class MountedFileSystem:
             return
         settings = self._settings
         log.info("serving %s at %s", settings.client.url, settings.mountpoint)
-        raise_read_ahead(settings.mountpoint, settings.read_ahead_kib)
         ours = self._mount = self._new_mount()
         self._announcement.publish(
             Running(
@@ -180,6 +202,10 @@ class MountedFileSystem:
         )
         self._announced = True
         self._ready()
+
+    def _on_first_open(self) -> None:
+        """Do what must wait until the connection has begun."""
+        raise_read_ahead(self._settings.mountpoint, self._settings.read_ahead_kib)
 
     def _new_mount(self) -> Mount | None:
         """Return the mount that appeared at our mount point since we began; None if there is none."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from ivcapfs.catalog.interface import Catalog, FileEntry
 from ivcapfs.config import ViewSettings
-from ivcapfs.models import ArtifactRecord, inode_of
+from ivcapfs.models import ArtifactRecord, AspectRecord, inode_of, uuid_bytes
+from ivcapfs.waits import Check
 
 READ = 0o444
 READ_AND_SEARCH = 0o555
@@ -38,21 +40,55 @@ class Attributes(NamedTuple):
         return -(-self.size // SECTOR)
 
 
+class Described(Protocol):
+    """What has extended attributes: fields, and aspects."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The attributes' names, without those of aspects, that there can be."""
+        ...
+
+    def at_hand(self) -> dict[str, bytes]:
+        """Return the attributes that are known without a request."""
+        ...
+
+    def known(self) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]] | None:
+        """Return all attributes, and the aspects, if both are here already."""
+        ...
+
+    def fields(self, check: Check) -> dict[str, bytes]:
+        """Return all attributes but those of aspects."""
+        ...
+
+    def aspects(self, check: Check) -> tuple[AspectRecord, ...]:
+        """Return the aspects, newest first."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FolderNode:
-    """A folder; `record` is set for the folder of one artifact."""
+    """A folder.
+
+    Attributes:
+        record: set for the folder of one artifact.
+        catalog: which tells more about that; None: the mount's own.
+        described: set for what else has extended attributes.
+    """
 
     inode: int
     time_ns: int
     record: ArtifactRecord | None = None
+    catalog: Catalog | None = field(default=None, compare=False, repr=False)
+    described: Described | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FileNode:
-    """An artifact's content; `size` in bytes."""
+    """An artifact's content; `size` in bytes, `catalog` as for a folder."""
 
     record: ArtifactRecord
     size: int
+    catalog: Catalog | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +110,16 @@ class LinkNode:
 
 
 Node = FolderNode | FileNode | TextNode | LinkNode
+Listed = Node | FileEntry | None
+"""What is in a folder; None where its size is not known without asking: stat(2) will ask."""
 
 
-def attributes(node: Node, view: ViewSettings) -> Attributes:
+def attributes(node: Node | FileEntry, view: ViewSettings) -> Attributes:
     """Return what stat(2) tells of a node. Modes are made here, never taken from a server."""
     match node:
+        case FileEntry():
+            mode = stat.S_IFREG | READ & ~view.umask
+            return Attributes(mode, inode_of(node.uuid), node.size or 0, node.time_ns, 1, view.uid, view.gid)
         case FolderNode():
             kind, mode, size = stat.S_IFDIR, READ_AND_SEARCH & ~view.umask, 0
         case LinkNode():
@@ -93,11 +134,13 @@ def attributes(node: Node, view: ViewSettings) -> Attributes:
     return Attributes(kind | mode, node.inode, size, node.time_ns, 1, view.uid, view.gid)
 
 
-def identity(node: Node) -> object:
+def identity(node: Node | FileEntry) -> object:
     """Return a value that is equal for two nodes exactly if the kernel may take one for the other."""
     match node:
+        case FileEntry():
+            return node[:2]
         case FileNode():
-            return node.record.uuid, node.size
+            return uuid_bytes(node.record.uuid), node.size
         case TextNode():
             return hashlib.sha256(node.data).digest()
         case LinkNode():

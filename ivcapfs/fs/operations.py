@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -39,10 +39,12 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.errnos import errno_name, errno_of
+from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, attributes
-from ivcapfs.fs.tree import Entry, Tree
+from ivcapfs.fs.reading import Reading
+from ivcapfs.fs.tree import Tree, View
 from ivcapfs.fs.xattrs import ExtendedAttributes
-from ivcapfs.waits import Check
+from ivcapfs.waits import Check, never
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ R = TypeVar("R")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
 BLOCK = 4096
 NAME_MAX = 255
+DOTS = (".", "..")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,10 @@ class _File:
 
 @dataclass(slots=True, eq=False)
 class _Folder:
-    """An open folder: its entries as they were when the reading of it began."""
+    """An open folder, and the reading of it."""
 
     parts: Parts
-    entries: list[Entry] | None = None
+    reading: Reading | None = None
 
 
 def answers(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
@@ -104,20 +107,25 @@ class Operations:
 
     Args:
         check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
+        views: top folders besides `artifacts/` and `by-id/`.
+        count_read: told of each read of an artifact how many bytes it gave.
     """
 
     use_ns = True
 
     def __init__(
-        self, catalog: Catalog, reader: Reader, bindings: Bindings, view: ViewSettings, check: Check
-    ) -> None:
+        self, catalog: Catalog, reader: Reader, bindings: Bindings, neighbours: Neighbours, view: ViewSettings,
+        check: Check, views: Mapping[str, View] | None = None, count_read: Callable[[int], None] = never,
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._reader = reader
         self._bindings = bindings
+        self._neighbours = neighbours
         self._view = view
         self._check = check
-        self._tree = Tree(catalog)
+        self._tree = Tree(catalog, views or {})
         self._xattrs = ExtendedAttributes(catalog)
+        self._count_read = count_read
         self._lock = threading.Lock()
         self._open: dict[int, _File | _Folder] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
@@ -152,6 +160,9 @@ class Operations:
         content = self._reader.blob(node.record.uuid, node.size) if isinstance(node, FileNode) else node.data
         pin = self._bindings.pin(path, node, content, self._check)
         reading = self._reader.open(pin.content) if isinstance(pin.content, Blob) else pin.content
+        view, *below = split(path)
+        if isinstance(node, FileNode) and view == "artifacts":
+            self._neighbours.opened(tuple(below), node.size)
         return Opened(self._enter(_File(path, pin.node, reading)), pin.keep_cache)
 
     def read(self, handle: int, size: int, offset: int) -> bytes:
@@ -168,7 +179,9 @@ class Operations:
             file.was_read = True
             self._bindings.confirm(file.path)
         if isinstance(file.reading, Handle):
-            return self._reader.read_into(file.reading, offset, size, sink, self._check)
+            count = self._reader.read_into(file.reading, offset, size, sink, self._check)
+            self._count_read(count)
+            return count
         piece = memoryview(file.reading)[offset : offset + size]
         sink(piece)
         return len(piece)
@@ -205,9 +218,9 @@ class Operations:
         folder = self._leave(handle, keep=True)
         if not isinstance(folder, _Folder):
             raise BadHandle("not an open folder")
-        if folder.entries is None or offset == 0:
-            folder.entries = [(".", None), ("..", None), *self._tree.entries(folder.parts, self._check)]
-        return self._told(folder.parts, folder.entries, offset, plus=plus)
+        if folder.reading is None or offset == 0:
+            folder.reading = self._tree.reading(folder.parts, self._check)
+        return self._told(folder.parts, folder.reading, offset, plus=plus)
 
     @answers
     def releasedir(self, handle: int) -> None:
@@ -229,13 +242,12 @@ class Operations:
     @answers
     def statfs(self, path: str) -> dict[str, int]:
         """Return what statvfs(3) tells, from what is known; a full and read-only filesystem."""
-        known = self._catalog.known()
-        blocks = sum(-(-(record.size or 0) // BLOCK) for record in known)
+        files, blocks = self._catalog.totals()
         return {
             "f_bsize": BLOCK,
             "f_frsize": BLOCK,
             "f_blocks": blocks,
-            "f_files": len(known),
+            "f_files": files,
             "f_namemax": NAME_MAX,
         }
 
@@ -281,17 +293,22 @@ class Operations:
         return opened
 
     def _told(
-        self, parts: Parts, entries: list[Entry], offset: int, *, plus: bool
+        self, parts: Parts, reading: Reading, offset: int, *, plus: bool
     ) -> Iterator[tuple[str, Attributes | None, int]]:
         """Iterate a folder's entries with what the kernel is told about each."""
-        base = "/" + "/".join(parts) if parts else ""
-        for index in range(offset, len(entries)):
-            name, node = entries[index]
-            path = f"{base}/{name}"
-            shown = node and (self._bindings.pinned(path) or node)
-            yield name, attributes(shown, self._view) if shown else None, index + 1
-            if shown and plus:  # the kernel took it: had its buffer been full, this generator would not have gone on
-                self._bindings.tell(path, shown)
+        base = "/" + "/".join((*parts, "")) if parts else "/"
+        bindings, view = self._bindings, self._view
+        for cookie, name in enumerate(DOTS[offset:], offset + 1):
+            yield name, None, cookie
+        for name, node, cookie in reading.entries(max(offset - len(DOTS), 0)):
+            if node is None:
+                yield name, None, cookie + len(DOTS)
+                continue
+            path = base + name
+            shown = bindings.pinned(path) or node
+            yield name, attributes(shown, view), cookie + len(DOTS)
+            if plus:  # the kernel took it: had its buffer been full, this generator would not have gone on
+                bindings.tell(path, shown)
 
 
 def split(path: str) -> Parts:

@@ -21,7 +21,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from ivcapfs.errors import ConfigError
 from ivcapfs.places import USER_RUNTIMES, runtime_folder
+from ivcapfs.privatefolder import open_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +64,12 @@ class Announcement:
         name = f"{running.pid}-{secrets.token_hex(4)}"
         hidden, path = self._folder / f".{name}", self._folder / f"{name}{SUFFIX}"
         try:
-            _make_private(self._folder)
+            os.close(open_private_folder(self._folder, "folder of running mounts"))
             descriptor = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(descriptor, json.dumps(asdict(running)).encode())
             hidden.rename(path)  # it appears whole, and locked
-        except OSError as exc:
+        except (OSError, ConfigError) as exc:
             log.info("ivcapfs list will not know this mount: %s", exc)
         else:
             self._path = path
@@ -174,18 +176,3 @@ def _is_free(descriptor: int) -> bool:
         return False
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder of this user alone, or see that it is one.
-
-    Raises:
-        OSError: it is not.
-    """
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise PermissionError(f"{folder} is not a folder of this user")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        folder.chmod(0o700)

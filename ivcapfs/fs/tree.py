@@ -7,25 +7,21 @@ server takes the caller's `check` (see `ivcapfs.waits`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Protocol
 
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.names import Parts
-from ivcapfs.catalog.namespace import EPOCH, Folder
-from ivcapfs.errors import NoSuchEntry, NotAFolder
+from ivcapfs.errors import NoSuchEntry
 from ivcapfs.fs.byid import ByIdView
-from ivcapfs.fs.nodes import FileNode, FolderNode, Node, time_ns
-from ivcapfs.models import ArtifactRecord, inode_of_text
+from ivcapfs.fs.named import NamedView
+from ivcapfs.fs.nodes import FolderNode, Node
+from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.waits import Check
 
 ROOT_INODE = 1
 ARTIFACTS_INODE = 2
 BY_ID_INODE = 3
-
-
-Entry = tuple[str, Node | None]
-"""A name, and what it is; None where its size is not known without asking: stat(2) will ask."""
 
 
 class View(Protocol):
@@ -39,8 +35,8 @@ class View(Protocol):
         """
         ...
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
-        """List a folder below the view.
+    def reading(self, parts: Parts, check: Check) -> Reading:
+        """Begin to read a folder below the view.
 
         Raises:
             NoSuchEntry, NotAFolder: there is no such folder.
@@ -48,52 +44,20 @@ class View(Protocol):
         ...
 
 
-class ArtifactsView:
-    """`artifacts/`: every ready artifact under its name."""
-
-    def __init__(self, catalog: Catalog, started_ns: int) -> None:
-        self._catalog = catalog
-        self._started_ns = started_ns
-
-    def node(self, parts: Parts, check: Check) -> Node:
-        """See `View.node`."""
-        if not parts:
-            return FolderNode(ARTIFACTS_INODE, self._time(self._catalog.known().root))
-        found = self._catalog.find(parts, check)
-        if isinstance(found, Folder):
-            return FolderNode(_inode(parts), self._time(found))
-        return FileNode(found, self._catalog.size(found, check))
-
-    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
-        """See `View.entries`."""
-        folder = self._catalog.namespace(check).find(parts)
-        if folder is None:
-            raise NoSuchEntry(f"no folder artifacts/{'/'.join(parts)}")
-        if not isinstance(folder, Folder):
-            raise NotAFolder(f"artifacts/{'/'.join(parts)} is a file")
-        return ((name, self._child((*parts, name), child)) for name, child in folder.children.items())
-
-    def _child(self, parts: Parts, child: Folder | ArtifactRecord) -> Node | None:
-        if isinstance(child, Folder):
-            return FolderNode(_inode(parts), self._time(child))
-        return None if child.size is None else FileNode(child, child.size)
-
-    def _time(self, folder: Folder) -> int:
-        return self._started_ns if folder.newest == EPOCH else time_ns(folder.newest)
-
-
 class Tree:
     """The whole mount.
 
     Args:
         catalog: what exists.
+        views: further top folders; those whose names begin with ``.`` are not listed.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, views: Mapping[str, View]) -> None:
         self._started_ns = time.time_ns()
         self._views: dict[str, View] = {
-            "artifacts": ArtifactsView(catalog, self._started_ns),
+            "artifacts": NamedView(catalog, catalog, "artifacts", ARTIFACTS_INODE, self._started_ns),
             "by-id": ByIdView(catalog, FolderNode(BY_ID_INODE, self._started_ns)),
+            **views,
         }
 
     def node(self, parts: Parts, check: Check) -> Node:
@@ -106,22 +70,19 @@ class Tree:
             return FolderNode(ROOT_INODE, self._started_ns)
         return self._view(parts[0]).node(parts[1:], check)
 
-    def entries(self, parts: Parts, check: Check) -> Iterator[Entry]:
-        """List a folder, without `.` and `..`.
+    def reading(self, parts: Parts, check: Check) -> Reading:
+        """Begin to read a folder; `.` and `..` are not in it.
 
         Raises:
             NoSuchEntry, NotAFolder: there is no such folder.
         """
         if not parts:
-            return ((name, view.node((), check)) for name, view in self._views.items())
-        return self._view(parts[0]).entries(parts[1:], check)
+            shown = {name: view for name, view in self._views.items() if not name.startswith(".")}
+            return Fixed((name, view.node((), check)) for name, view in shown.items())
+        return self._view(parts[0]).reading(parts[1:], check)
 
     def _view(self, name: str) -> View:
         try:
             return self._views[name]
         except KeyError:
             raise NoSuchEntry(f"no such folder: {name!r}") from None
-
-
-def _inode(parts: Parts) -> int:
-    return inode_of_text("artifacts/" + "/".join(parts))

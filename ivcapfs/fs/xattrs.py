@@ -1,4 +1,4 @@
-"""Records and aspects as extended attributes (xattr(7)).
+"""Records, collections and their aspects as extended attributes (xattr(7)).
 
 Used by the operations. Any thread may call it. A request is made only when a value or a full list is asked for, never
 for an attribute that a mount does not have: ``ls -l`` probes each file for ACLs and labels.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.errors import AttributesUnsupported, AttributeTooLarge, NoSuchAttribute
 from ivcapfs.fs.described import LISTED, WHOLE, fields, labels
-from ivcapfs.fs.nodes import FileNode, FolderNode, Node, json_text
+from ivcapfs.fs.nodes import Described, FileNode, FolderNode, Node, json_text
 from ivcapfs.models import ArtifactRecord, AspectRecord
 from ivcapfs.waits import Check
 
@@ -45,14 +45,14 @@ class ExtendedAttributes:
         """
         if not name.startswith("user."):
             raise AttributesUnsupported(f"only user attributes are kept, not {name!r}")
-        record = _record(node)
-        if record is None:
+        described = self._described(node)
+        if described is None:
             raise NoSuchAttribute(f"no attribute {name!r} here")
         if name.startswith(ASPECT_PREFIX):
-            return self._aspect(record, name.removeprefix(ASPECT_PREFIX), check)
-        value = None if name in _ONLY_WHOLE else _fields(record).get(name)
-        if value is None and name in _NAMES:  # a list item may lack any of them
-            value = _fields(self._catalog.whole_record(record.uuid, check)).get(name)
+            return _aspect(described, name.removeprefix(ASPECT_PREFIX), check)
+        value = described.at_hand().get(name)
+        if value is None and name in described.names:  # a list item may lack any of them
+            value = described.fields(check).get(name)
         if value is None:
             raise NoSuchAttribute(f"no attribute {name!r} here")
         return _checked(value, name)
@@ -63,28 +63,49 @@ class ExtendedAttributes:
         Args:
             room: bytes that the caller has for the list; 0 asks for its size.
         """
-        record = _record(node)
-        if record is None:
+        described = self._described(node)
+        if described is None:
             return []
-        known = self._catalog.details_known(record.uuid)
+        known = described.known()
         if known is None and 0 < room < PROBE:
-            return _fitting([name for name in _fields(record) if _is_listed(name)], room)
+            return _fitting(list(described.at_hand()), room)
         if known is None:
-            known = self._catalog.whole_record(record.uuid, check), self._catalog.aspects(record.uuid, check)
-        whole, aspects = known
-        names = [name for name, value in _fields(whole).items() if len(value) <= MAX_VALUE]
+            known = described.fields(check), described.aspects(check)
+        told, aspects = known
+        names = [name for name, value in told.items() if len(value) <= MAX_VALUE]
         names += [ASPECT_PREFIX + label for label, aspect in labels(aspects).items() if _fits(label, aspect)]
         return _fitting(names, MAX_LIST)
 
-    def _aspect(self, record: ArtifactRecord, label: str, check: Check) -> bytes:
-        aspect = labels(self._catalog.aspects(record.uuid, check)).get(label)
-        if aspect is None:
-            raise NoSuchAttribute(f"artifact {record.uuid} has no aspect {label!r}")
-        return _checked(json_text(aspect.content, indent=None), label)
+    def _described(self, node: Node) -> Described | None:
+        """Return what a node's attributes tell of, or None if it has none."""
+        if isinstance(node, FileNode):
+            return _Artifact(node.record, node.catalog or self._catalog)
+        if not isinstance(node, FolderNode):
+            return None
+        return _Artifact(node.record, node.catalog or self._catalog) if node.record is not None else node.described
 
 
-def _record(node: Node) -> ArtifactRecord | None:
-    return node.record if isinstance(node, FileNode | FolderNode) else None
+class _Artifact:
+    """An artifact's attributes; see `Described`."""
+
+    names = _NAMES
+
+    def __init__(self, record: ArtifactRecord, catalog: Catalog) -> None:
+        self._record = record
+        self._catalog = catalog
+
+    def at_hand(self) -> dict[str, bytes]:
+        return {name: value for name, value in _fields(self._record).items() if name not in _ONLY_WHOLE}
+
+    def known(self) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]] | None:
+        known = self._catalog.details_known(self._record.uuid)
+        return None if known is None else (_fields(known[0]), known[1])
+
+    def fields(self, check: Check) -> dict[str, bytes]:
+        return _fields(self._catalog.whole_record(self._record.uuid, check))
+
+    def aspects(self, check: Check) -> tuple[AspectRecord, ...]:
+        return self._catalog.aspects(self._record.uuid, check)
 
 
 def _fields(record: ArtifactRecord) -> dict[str, bytes]:
@@ -93,11 +114,19 @@ def _fields(record: ArtifactRecord) -> dict[str, bytes]:
     named = {PREFIX + name: str(told[name]) for name in (*LISTED, *WHOLE) if name in told}
     if record.mime_type is not None:
         named = {MIME_TYPE: record.mime_type, **named}
-    return {name: value.encode("utf-8", "backslashreplace") for name, value in named.items()}
+    return {name: attribute(value) for name, value in named.items()}
 
 
-def _is_listed(name: str) -> bool:
-    return name == MIME_TYPE or name.removeprefix(PREFIX) in LISTED
+def attribute(text: str) -> bytes:
+    """Return a text as an attribute's value."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _aspect(described: Described, label: str, check: Check) -> bytes:
+    aspect = labels(described.aspects(check)).get(label)
+    if aspect is None:
+        raise NoSuchAttribute(f"it has no aspect {label!r}")
+    return _checked(json_text(aspect.content, indent=None), label)
 
 
 def _fits(label: str, aspect: AspectRecord) -> bool:

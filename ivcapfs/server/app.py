@@ -16,6 +16,7 @@ from ivcapfs.server import artifacts_api, aspects_api, blob_api, errors, tus_api
 from ivcapfs.server.auth import BearerAuth
 from ivcapfs.server.context import Context
 from ivcapfs.server.counters import Counters
+from ivcapfs.server.latency import Latency
 from ivcapfs.server.store import Store
 
 
@@ -25,6 +26,7 @@ def create_app(
     token: str | None = None,
     data_href_base: str | None = None,
     counters: Counters | None = None,
+    latency: float = 0.0,
 ) -> Starlette:
     """Return the application that serves ``store``.
 
@@ -33,6 +35,7 @@ def create_app(
         token: the bearer token to ask for, ``None`` to let everybody in.
         data_href_base: replaces scheme and host of every ``data-href``.
         counters: what to count in, new ones unless given.
+        latency: how much later each request is answered, in seconds.
 
     Returns:
         The application; its ``state.counters`` are the :class:`Counters` behind ``/_counters``.
@@ -45,8 +48,10 @@ def create_app(
         *aspects_api.routes(context),
         *_counter_routes(context.counters),
     ]
-    guard = [] if token is None else [Middleware(BearerAuth, token=token, counters=context.counters)]
-    app = Starlette(routes=routes, middleware=guard)
+    around = [Middleware(Latency, seconds=latency)] if latency else []
+    if token is not None:
+        around.append(Middleware(BearerAuth, token=token, counters=context.counters))
+    app = Starlette(routes=routes, middleware=around)
     app.state.counters = context.counters
     errors.install(app)
     return app

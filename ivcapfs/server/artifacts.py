@@ -6,18 +6,18 @@ Used by the store, by uploads and by the artifact calls. May be used from any th
 
 from __future__ import annotations
 
-import sqlite3
+import io
 
 from ivcapfs.server.clock import Clock
 from ivcapfs.server.database import Database
-from ivcapfs.server.fields import ARTIFACT_FIELDS, SqlValue
-from ivcapfs.server.filters import parse_filter
-from ivcapfs.server.paging import Key, ListQuery, after_sql, key_sql, order_sql
+from ivcapfs.server.fields import ARTIFACT_FIELDS
+from ivcapfs.server.filters import Clause, Condition, parse_filter, to_clause
+from ivcapfs.server.paging import ListQuery
 from ivcapfs.server.records import ACCOUNT, ARTIFACT_POLICY, Artifact
+from ivcapfs.server.selection import Selection
 
 _COLUMNS = "id, name, mime_type, size, status, etag, policy, account, deferred, created_at, last_modified_at"
-
-_WIDTH = 11
+_SELECTION = Selection(_COLUMNS, ARTIFACT_FIELDS, Artifact)
 
 # The artifacts as they were: only those that there were, and not yet ready before they were.
 _AS_OF = """(SELECT id, name, mime_type, size, etag, policy, account, deferred, created_at, last_modified_at,
@@ -28,6 +28,15 @@ _AS_OF = """(SELECT id, name, mime_type, size, etag, policy, account, deferred, 
     FROM artifacts WHERE created_at <= ?1)"""
 # On later pages the key says where to begin, and SQLite is kept from beginning at the time instead.
 _AS_OF_LATER = _AS_OF.replace("WHERE created_at", "WHERE +created_at")
+
+
+def condition_of(query: ListQuery) -> Condition | None:
+    """Return what a query asks of an artifact, ``None`` for nothing.
+
+    Raises:
+        FilterError: the filter cannot be understood.
+    """
+    return parse_filter(query.filter, ARTIFACT_FIELDS)
 
 
 class ArtifactTable:
@@ -41,6 +50,13 @@ class ArtifactTable:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+
+    def content(self, artifact: Artifact) -> io.RawIOBase | None:
+        """Return the content of an artifact that has no file, opened; ``None`` when it has one."""
+        return None
+
+    def close(self) -> None:
+        """Let go of what the table holds; the database is closed by who opened it."""
 
     def insert(
         self,
@@ -70,29 +86,17 @@ class ArtifactTable:
         """Return the record of this URN, if there is one."""
         with self._database.reading() as db:
             row = db.execute(f"SELECT {_COLUMNS} FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()
-        return None if row is None else _artifact(row)
+        return None if row is None else Artifact(*row)
 
-    def select(self, query: ListQuery) -> tuple[list[Artifact], Key | None]:
-        """Return a page of records, and the key to go on from or ``None`` on the last page.
+    def select(self, query: ListQuery) -> list[Artifact]:
+        """Return the first records that a page may hold, in order, one more than its limit if there are so many.
 
         Raises:
             FilterError: the filter cannot be understood.
             OrderError: the order names an unknown field.
         """
-        where = parse_filter(query.filter, ARTIFACT_FIELDS)
-        clauses = [c for c in (where, after_sql(query, ARTIFACT_FIELDS)) if c is not None]
-        condition = " AND ".join(c.sql for c in clauses) or "1"
-        values: list[SqlValue] = [value for c in clauses for value in c.params]
-        sql = (
-            f"SELECT {_COLUMNS}, {key_sql(query, ARTIFACT_FIELDS)}"
-            f" FROM {_AS_OF_LATER if query.after else _AS_OF} WHERE {condition}"
-            f" ORDER BY {order_sql(query, ARTIFACT_FIELDS)} LIMIT ?"
-        )
-        with self._database.reading() as db:
-            rows = db.execute(sql, [query.at_time, *values, query.limit + 1]).fetchall()
-        page = rows[: query.limit]
-        more = len(rows) > query.limit
-        return [_artifact(row) for row in page], tuple(page[-1])[_WIDTH:] if more else None
+        source = Clause(_AS_OF_LATER if query.after else _AS_OF, (query.at_time,))
+        return _SELECTION.run(self._database, query, source, [to_clause(condition_of(query))])
 
     def unfinished(self) -> list[Artifact]:
         """Return the records whose length is known and whose content may have come in whole."""
@@ -100,7 +104,7 @@ class ArtifactTable:
             rows = db.execute(
                 f"SELECT {_COLUMNS} FROM artifacts WHERE status IN ('pending', 'partial') AND size IS NOT NULL"
             ).fetchall()
-        return [_artifact(row) for row in rows]
+        return [Artifact(*row) for row in rows]
 
     def set_length(self, artifact_id: str, size: int) -> None:
         """Note how many bytes the content will have."""
@@ -131,7 +135,3 @@ class ArtifactTable:
                 " ready_at = ? WHERE id = ?",
                 (size, etag, at, at, artifact_id),
             )
-
-
-def _artifact(row: sqlite3.Row) -> Artifact:
-    return Artifact(*tuple(row)[:_WIDTH])

@@ -36,8 +36,9 @@ def routes(context: Context) -> list[Route]:
 
 async def _list(context: Context, request: Request) -> Response:
     query = params.page(request) or _query(context.store, request)
-    page, key = await listing.fetch(context.store.artifacts.select, query)
-    items = [_item(request, artifact) for artifact in page]
+    page, key = await listing.fetch(context.store.list_artifacts, query)
+    base = f"{base_url(request)}/1/artifacts/"
+    items = [_item(base, artifact) for artifact in page]
     return JSONResponse(listing.reply(request, query, items, key))
 
 
@@ -129,22 +130,25 @@ def _href(request: Request, artifact_id: str) -> str:
     return f"{base_url(request)}/1/artifacts/{artifact_id}"
 
 
-def _item(request: Request, artifact: Artifact) -> dict[str, object]:
-    item: dict[str, object] = {
-        "id": artifact.id,
-        "name": artifact.name,
-        "status": artifact.status,
-        "mime-type": artifact.mime_type,
-        "size": artifact.size,
-        "created-at": to_rfc3339(artifact.created_at),
-        "href": _href(request, artifact.id),
-    }
-    return {key: value for key, value in item.items() if value is not None}
+def _item(base: str, artifact: Artifact) -> dict[str, object]:
+    """Return the item of a list; ``base`` is what comes before the id in its address."""
+    item: dict[str, object] = {"id": artifact.id}
+    if artifact.name is not None:
+        item["name"] = artifact.name
+    item["status"] = artifact.status
+    if artifact.mime_type is not None:
+        item["mime-type"] = artifact.mime_type
+    if artifact.size is not None:
+        item["size"] = artifact.size
+    item["created-at"] = to_rfc3339(artifact.created_at)
+    item["href"] = base + artifact.id
+    return item
 
 
 def _record(context: Context, request: Request, artifact: Artifact) -> dict[str, object]:
-    record = _item(request, artifact)
-    href = str(record.pop("href"))
+    href = _href(request, artifact.id)
+    record = _item(href.removesuffix(artifact.id), artifact)
+    del record["href"]
     record["last-modified-at"] = to_rfc3339(artifact.last_modified_at)
     record["policy"] = artifact.policy
     record["account"] = artifact.account

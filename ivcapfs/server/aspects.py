@@ -5,20 +5,20 @@ Used by the store and by the aspect calls. May be used from any thread (see :mod
 
 from __future__ import annotations
 
-import sqlite3
-
 from ivcapfs.server.clock import Clock
 from ivcapfs.server.database import Database
-from ivcapfs.server.fields import ASPECT_FIELDS, SqlValue
-from ivcapfs.server.filters import Clause, parse_filter
+from ivcapfs.server.fields import ASPECT_FIELDS
+from ivcapfs.server.filters import Clause, Comparison, Condition, all_of, parse_filter, to_clause
 from ivcapfs.server.jsonpath import parse_path
-from ivcapfs.server.paging import Key, ListQuery, after_sql, key_sql, order_sql
+from ivcapfs.server.paging import ListQuery
 from ivcapfs.server.records import ACCOUNT, ASPECT_POLICY, PRINCIPAL, Aspect, new_aspect_id
+from ivcapfs.server.selection import Selection
 
 _COLUMNS = (
     "id, entity, schema, content, content_type, policy, account, asserter, retracter, replaces, valid_from, valid_to"
 )
-_WIDTH = 12
+_INSERT = f"INSERT OR IGNORE INTO aspects ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"
+_SELECTION = Selection(_COLUMNS, ASPECT_FIELDS, Aspect)
 
 
 class NotUnique(ValueError):
@@ -45,6 +45,9 @@ class AspectTable:
         self._database = database
         self._clock = clock
 
+    def close(self) -> None:
+        """Let go of what the table holds; the database is closed by who opened it."""
+
     def add(
         self,
         entity: str,
@@ -56,15 +59,18 @@ class AspectTable:
     ) -> str:
         """Add an aspect (``content`` is JSON text) beside those that stand already, and return its URN."""
         aspect_id = new_aspect_id()
-        with self._database.transaction() as db:
-            db.execute(
-                f"INSERT INTO aspects ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    aspect_id, entity, schema, content, "application/json", policy or ASPECT_POLICY, ACCOUNT,
-                    PRINCIPAL, None, replaces, self._clock.tick(), None,
-                ),
+        with self._database.transaction():
+            aspect = Aspect(
+                aspect_id, entity, schema, content, "application/json", policy or ASPECT_POLICY, ACCOUNT,
+                PRINCIPAL, None, replaces, self._clock.tick(), None,
             )  # fmt: skip
+            self.insert(aspect)
         return aspect_id
+
+    def insert(self, aspect: Aspect) -> None:
+        """Put a record in place, unless its id is there already."""
+        with self._database.transaction() as db:
+            db.execute(_INSERT, aspect)
 
     def update(self, entity: str, schema: str, content: str, *, policy: str | None = None) -> str:
         """Put an aspect in the place of the one of its schema that stands, if any, and return its URN.
@@ -97,54 +103,49 @@ class AspectTable:
         """Return the record of this URN, retracted or not, if there is one."""
         with self._database.reading() as db:
             row = db.execute(f"SELECT {_COLUMNS} FROM aspects WHERE id = ?", (aspect_id,)).fetchone()
-        return None if row is None else _aspect(row)
+        return None if row is None else Aspect(*row)
 
-    def select(self, query: ListQuery) -> tuple[list[Aspect], Key | None]:
-        """Return a page of records, and the key to go on from or ``None`` on the last page.
+    def select(self, query: ListQuery) -> list[Aspect]:
+        """Return the first records that a page may hold, in order, one more than its limit if there are so many.
 
         Raises:
             FilterError: the filter cannot be understood.
             PathError: the content path cannot be understood.
             OrderError: the order names an unknown field.
         """
-        clauses = _conditions(query)
-        params: list[SqlValue] = [*(value for c in clauses for value in c.params), query.limit + 1]
-        sql = (
-            f"SELECT {_COLUMNS}, {key_sql(query, ASPECT_FIELDS)} FROM aspects"
-            f" WHERE {' AND '.join(c.sql for c in clauses)}"
-            f" ORDER BY {order_sql(query, ASPECT_FIELDS)} LIMIT ?"
-        )
-        with self._database.reading() as db:
-            rows = db.execute(sql, params).fetchall()
-        page = rows[: query.limit]
-        more = len(rows) > query.limit
-        return [_aspect(row) for row in page], tuple(page[-1])[_WIDTH:] if more else None
+        # On later pages the key says where to begin; the '+' keeps SQLite from beginning at the time instead.
+        began = "+valid_from <= ?" if query.after else "valid_from <= ?"
+        standing = Clause(f"{began} AND (valid_to IS NULL OR valid_to > ?)", (query.at_time, query.at_time))
+        conditions = [standing, to_clause(condition_of(query)), content_clause(query)]
+        return _SELECTION.run(self._database, query, Clause("aspects"), conditions)
 
 
-def _conditions(query: ListQuery) -> list[Clause]:
-    at = query.at_time
-    # On later pages the key says where to begin; the '+' keeps SQLite from beginning at the time instead.
-    began = "+valid_from <= ?" if query.after else "valid_from <= ?"
-    standing = Clause(f"{began} AND (valid_to IS NULL OR valid_to > ?)", (at, at))
-    clauses: list[Clause | None] = [standing]
-    if query.entity:
-        clauses.append(Clause("entity = ?", (query.entity,)))
-    if query.schema:
-        clauses.append(_schema_clause(query.schema))
-    clauses.append(parse_filter(query.filter, ASPECT_FIELDS))
-    clauses.append(after_sql(query, ASPECT_FIELDS))
-    if query.content_path:
-        parse_path(query.content_path)  # refused here rather than within SQL
-        clauses.append(Clause("content_matches(?, content)", (query.content_path,)))
-    return [clause for clause in clauses if clause is not None]
+def condition_of(query: ListQuery) -> Condition | None:
+    """Return what a query asks of an aspect's record, ``None`` for nothing.
+
+    Raises:
+        FilterError: the filter cannot be understood.
+    """
+    entity = Comparison(ASPECT_FIELDS["entity"], "=", query.entity) if query.entity else None
+    return all_of(entity, _of_schema(query.schema), parse_filter(query.filter, ASPECT_FIELDS))
 
 
-def _schema_clause(schema: str) -> Clause:
+def content_clause(query: ListQuery) -> Clause | None:
+    """Return what a query asks of an aspect's content, ``None`` for nothing.
+
+    Raises:
+        PathError: the content path cannot be understood.
+    """
+    if not query.content_path:
+        return None
+    parse_path(query.content_path)  # refused here rather than within SQL
+    return Clause("content_matches(?, content)", (query.content_path,))
+
+
+def _of_schema(schema: str) -> Condition | None:
+    if not schema:
+        return None
     if "%" not in schema:
-        return Clause("schema = ?", (schema,))
+        return Comparison(ASPECT_FIELDS["schema"], "=", schema)
     pattern = schema.replace("\\", "\\\\").replace("_", "\\_")
-    return Clause("schema LIKE ? ESCAPE '\\'", (pattern,))
-
-
-def _aspect(row: sqlite3.Row) -> Aspect:
-    return Aspect(*tuple(row)[:_WIDTH])
+    return Comparison(ASPECT_FIELDS["schema"], "LIKE", pattern)

@@ -47,7 +47,7 @@ def routes(context: Context) -> list[Route]:
 
 async def _list(context: Context, request: Request) -> Response:
     query = params.page(request) or _query(context, request)
-    page, key = await listing.fetch(context.store.aspects.select, query)
+    page, key = await listing.fetch(context.store.list_aspects, query)
     items = [_item(aspect, query.include_content) for aspect in page]
     body = listing.reply(request, query, items, key)
     echoes = {"entity": query.entity, "schema": query.schema, "aspect-path": query.content_path}

@@ -6,9 +6,10 @@ content is never whole in memory.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
-from pathlib import Path
 
 import anyio
 from starlette.concurrency import run_in_threadpool
@@ -39,10 +40,10 @@ def routes(context: Context) -> list[Route]:
 
 
 class BlobResponse(Response):
-    """A reply that streams a part of a file and stops when the client has gone.
+    """A reply that streams a part of a content and stops when the client has gone.
 
     Args:
-        path: the file.
+        opened: opens the content.
         start: the first byte to send.
         stop: the one after the last.
         counters: where the bytes are counted.
@@ -51,10 +52,16 @@ class BlobResponse(Response):
     """
 
     def __init__(
-        self, path: Path, start: int, stop: int, counters: Counters, status_code: int, headers: dict[str, str]
+        self,
+        opened: Callable[[], io.RawIOBase],
+        start: int,
+        stop: int,
+        counters: Counters,
+        status_code: int,
+        headers: dict[str, str],
     ) -> None:
         super().__init__(status_code=status_code, headers=headers | {"Content-Length": str(stop - start)})
-        self._path = path
+        self._open = opened
         self._start = start
         self._stop = stop
         self._counters = counters
@@ -79,13 +86,13 @@ class BlobResponse(Response):
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        with await run_in_threadpool(partial(self._path.open, "rb", buffering=0)) as file:
+        with await run_in_threadpool(self._open) as file:
             file.seek(self._start)
             await send(start)
             while left:
                 chunk = await run_in_threadpool(file.read, min(left, CHUNK))
                 if not chunk:
-                    raise OSError(f"content is shorter than its record says: {self._path.name}")
+                    raise OSError(f"content ends {left} bytes before its record says")
                 left -= len(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
                 self._counters.sent(len(chunk))
@@ -107,7 +114,9 @@ async def _get(context: Context, request: Request) -> Response:
         if part is not None:
             (start, stop), status = part, 206
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    return BlobResponse(context.store.files.path(artifact.id), start, stop, context.counters, status, headers)
+    return BlobResponse(
+        partial(context.store.open_content, artifact), start, stop, context.counters, status, headers
+    )
 
 
 async def head(context: Context, request: Request) -> Response:

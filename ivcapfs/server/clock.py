@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -49,7 +50,13 @@ def to_datetime(micros: int) -> datetime:
 
 def to_rfc3339(micros: int) -> str:
     """Return a time in microseconds since 1970 as RFC 3339 with six sub-second digits and ``Z``."""
-    return to_datetime(micros).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    minute, rest = divmod(micros, 60_000_000)
+    return f"{_minute(minute)}:{rest / 1e6:09.6f}Z"
+
+
+@lru_cache(maxsize=1024)  # a list's times are close together
+def _minute(minutes: int) -> str:
+    return to_datetime(minutes * 60_000_000).isoformat(timespec="minutes").removesuffix("+00:00")
 
 
 def parse_rfc3339(text: str) -> int:

@@ -32,6 +32,12 @@ class Field:
         """The SQL expression to order by: never NULL, so that keys compare."""
         return f"coalesce({self.column}, '')" if self.kind == "text" else f"coalesce({self.column}, -1)"
 
+    def sortable(self, value: SqlValue) -> str | int | float:
+        """Return what :attr:`sort_key` makes of a value."""
+        if value is not None:
+            return value
+        return "" if self.kind == "text" else -1
+
 
 Fields = Mapping[str, Field]
 

@@ -1,4 +1,4 @@
-"""The filter language of the list calls: a small parser from text to parameterised SQL.
+"""The filter language of the list calls: a small parser from text to a condition, and that in parameterised SQL.
 
     expression := conjunction { 'or' conjunction }
     conjunction := term { 'and' term }
@@ -6,8 +6,8 @@
     operator := '~=' | '=' | '==' | '!=' | '<' | '<=' | '>' | '>=' | 'eq' | 'ne' | 'lt' | 'le' | 'gt' | 'ge'
     literal := number | 'string, with quotes doubled'
 
-``~=`` is SQL's LIKE (``%``, ``_``, escaped by a backslash). Used by the tables. Pure, hence safe in
-any thread.
+``~=`` is SQL's LIKE (``%``, ``_``, escaped by a backslash). Used by the tables and by what is made by formula.
+Pure, hence safe in any thread.
 """
 
 from __future__ import annotations
@@ -55,14 +55,34 @@ class Clause:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A field compared with a value; the operator is SQL's: ``= <> < <= > >= LIKE``."""
+
+    field: Field
+    operator: str
+    value: SqlValue
+
+
+@dataclass(frozen=True)
+class Junction:
+    """Several conditions of which all (``AND``) or any (``OR``) must hold."""
+
+    word: Literal["AND", "OR"]
+    parts: tuple[Condition, ...]
+
+
+Condition = Comparison | Junction
+
+
+@dataclass(frozen=True)
 class _Token:
     kind: _TokenKind
     text: str
     position: int
 
 
-def parse_filter(text: str, fields: Fields) -> Clause | None:
-    """Return the SQL condition that a filter stands for, ``None`` for an empty filter.
+def parse_filter(text: str, fields: Fields) -> Condition | None:
+    """Return the condition that a filter stands for, ``None`` for an empty filter.
 
     Args:
         text: the filter, e.g. ``name ~= 'Scott%' and size > 1000``.
@@ -74,9 +94,27 @@ def parse_filter(text: str, fields: Fields) -> Clause | None:
     if not text.strip():
         return None
     parser = _Parser(_tokens(text), fields)
-    clause = parser.expression(0)
+    condition = parser.expression(0)
     parser.expect_end()
-    return clause
+    return condition
+
+
+def to_clause(condition: Condition | None) -> Clause | None:
+    """Return a condition in SQL."""
+    if condition is None:
+        return None
+    if isinstance(condition, Comparison):
+        suffix = " ESCAPE '\\'" if condition.operator == "LIKE" else ""
+        return Clause(f"{condition.field.column} {condition.operator} ?{suffix}", (condition.value,))
+    clauses = [clause for clause in map(to_clause, condition.parts) if clause is not None]
+    sql = f" {condition.word} ".join(clause.sql for clause in clauses)
+    return Clause(f"({sql})", tuple(value for clause in clauses for value in clause.params))
+
+
+def all_of(*conditions: Condition | None) -> Condition | None:
+    """Return the condition that all of these hold; ``None`` always does."""
+    parts = tuple(condition for condition in conditions if condition is not None)
+    return _join(parts, "AND") if parts else None
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -105,24 +143,24 @@ class _Parser:
         self._at = 0
         self._terms = 0
 
-    def expression(self, depth: int) -> Clause:
+    def expression(self, depth: int) -> Condition:
         parts = [self._conjunction(depth)]
         while self._skip_word("or"):
             parts.append(self._conjunction(depth))
-        return _join(parts, " OR ")
+        return _join(tuple(parts), "OR")
 
     def expect_end(self) -> None:
         token = self._tokens[self._at]
         if token.kind != "end":
             raise FilterError(token.position, "expected 'and', 'or' or the end")
 
-    def _conjunction(self, depth: int) -> Clause:
+    def _conjunction(self, depth: int) -> Condition:
         parts = [self._term(depth)]
         while self._skip_word("and"):
             parts.append(self._term(depth))
-        return _join(parts, " AND ")
+        return _join(tuple(parts), "AND")
 
-    def _term(self, depth: int) -> Clause:
+    def _term(self, depth: int) -> Condition:
         token = self._next()
         if token.text == "(" and token.kind == "paren":
             if depth >= _MAX_NESTING:
@@ -143,16 +181,14 @@ class _Parser:
             raise FilterError(token.position, f"expected one of {', '.join(self._fields)}")
         return field
 
-    def _comparison(self, field: Field) -> Clause:
+    def _comparison(self, field: Field) -> Condition:
         token = self._next()
         operator = _OPERATORS.get(token.text.lower()) if token.kind in ("op", "word") else None
         if operator is None:
             raise FilterError(token.position, "expected one of ~= = == != < <= > >=")
         if operator == "LIKE" and field.kind != "text":
             raise FilterError(token.position, f"'~=' is for text, not for a {field.kind}")
-        value = self._value(field)
-        suffix = " ESCAPE '\\'" if operator == "LIKE" else ""
-        return Clause(f"{field.column} {operator} ?{suffix}", (value,))
+        return Comparison(field, operator, self._value(field))
 
     def _value(self, field: Field) -> SqlValue:
         token = self._next()
@@ -182,7 +218,5 @@ class _Parser:
         return True
 
 
-def _join(parts: list[Clause], glue: str) -> Clause:
-    if len(parts) == 1:
-        return parts[0]
-    return Clause("(" + glue.join(p.sql for p in parts) + ")", tuple(v for p in parts for v in p.params))
+def _join(parts: tuple[Condition, ...], word: Literal["AND", "OR"]) -> Condition:
+    return parts[0] if len(parts) == 1 else Junction(word, parts)

@@ -1,4 +1,4 @@
-"""Pages of a list: what is asked for, the cursor that says where to go on, and the SQL for it.
+"""Pages of a list: what is asked for, the cursor that says where to go on, the order, and the SQL for it.
 
 Pages are cut by key, not by count: a page begins after the last item of the page before, so that items which
 arrive between two requests neither repeat nor hide others. A cursor holds the whole query (and the time as of
@@ -10,12 +10,26 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from ivcapfs.server.fields import Field, Fields, SqlValue, find_field
 from ivcapfs.server.filters import Clause
 
 Key = tuple[str | int | float, ...]
+
+
+class HasId(Protocol):
+    """A record; beside its id it has an attribute for the column of each of its fields."""
+
+    @property
+    def id(self) -> str:
+        """Its URN."""
+
+
+Record = TypeVar("Record", bound=HasId)
 
 
 class CursorError(ValueError):
@@ -54,7 +68,7 @@ class ListQuery:
 
     def cursor(self) -> str:
         """Return this query as a cursor."""
-        packed = json.dumps(list(asdict(self).values()), separators=(",", ":"))
+        packed = json.dumps(list(vars(self).values()), separators=(",", ":"))
         return base64.urlsafe_b64encode(packed.encode()).decode().rstrip("=")
 
     def following(self, key: Key) -> ListQuery:
@@ -138,7 +152,12 @@ def parse_order(order_by: str, descending: list[bool], fields: Fields) -> tuple[
     return tuple(order)
 
 
-def _order_terms(query: ListQuery, fields: Fields) -> list[tuple[Field, bool]]:
+def order_terms(query: ListQuery, fields: Fields) -> list[tuple[Field, bool]]:
+    """Return the fields to order by, the id being the last, and whether each descends.
+
+    Raises:
+        OrderError: an unknown field (in a cursor that somebody made up).
+    """
     terms = []
     for name, desc in query.order:
         field = find_field(fields, name)
@@ -150,19 +169,14 @@ def _order_terms(query: ListQuery, fields: Fields) -> list[tuple[Field, bool]]:
 
 def order_sql(query: ListQuery, fields: Fields) -> str:
     """Return what comes after ORDER BY."""
-    return ", ".join(f"{_expr(f)} {'DESC' if desc else 'ASC'}" for f, desc in _order_terms(query, fields))
-
-
-def key_sql(query: ListQuery, fields: Fields) -> str:
-    """Return the columns that make up an item's key."""
-    return ", ".join(_expr(field) for field, _ in _order_terms(query, fields))
+    return ", ".join(f"{_expr(f)} {'DESC' if desc else 'ASC'}" for f, desc in order_terms(query, fields))
 
 
 def after_sql(query: ListQuery, fields: Fields) -> Clause | None:
     """Return the condition that an item comes after ``query.after``, ``None`` on the first page."""
     if not query.after:
         return None
-    terms = _order_terms(query, fields)
+    terms = order_terms(query, fields)
     if len({desc for _, desc in terms}) == 1:
         sign = "<" if terms[0][1] else ">"
         names = ", ".join(_expr(field) for field, _ in terms)
@@ -174,6 +188,36 @@ def after_sql(query: ListQuery, fields: Fields) -> Clause | None:
         cases.append("(" + " AND ".join([*same, f"{_expr(field)} {'<' if desc else '>'} ?"]) + ")")
         params.extend(query.after[: depth + 1])
     return Clause("(" + " OR ".join(cases) + ")", tuple(params))
+
+
+def cut(query: ListQuery, fields: Fields, records: list[Record]) -> tuple[list[Record], Key | None]:
+    """Return the page of a query, and the key to go on from or ``None`` on the last page.
+
+    Args:
+        query: what is asked for.
+        fields: the records' fields; a record has an attribute for each one's column.
+        records: the first of those found, in order; one more than the limit when there are more.
+    """
+    page = records[: query.limit]
+    if len(records) <= query.limit:
+        return page, None
+    last = page[-1]
+    return page, tuple(field.sortable(getattr(last, field.column)) for field, _ in order_terms(query, fields))
+
+
+def merge(query: ListQuery, fields: Fields, sources: Iterable[list[Record]]) -> list[Record]:
+    """Return the first records of several sources, each in order, as one; of those with the same id the last counts."""
+    found = [records for records in sources if records]
+    if len(found) < 2:
+        return found[0] if found else []
+    whole = list({record.id: record for records in found for record in records}.values())
+    for field, desc in reversed(order_terms(query, fields)):
+        whole.sort(key=partial(_sort_value, field), reverse=desc)  # stable, as is sorting in reverse
+    return whole[: query.limit + 1]
+
+
+def _sort_value(field: Field, record: object) -> Any:
+    return field.sortable(getattr(record, field.column))
 
 
 _NEVER_NULL = frozenset({"id", "created_at", "valid_from", "entity", "schema"})

@@ -6,7 +6,7 @@ Used by the tables, which make them, and by the API, which sends them. Immutable
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ACCOUNT = "urn:ivcap:account:00000000-0000-4000-8000-000000000001"
 PRINCIPAL = "urn:ivcap:principal:00000000-0000-4000-8000-000000000002"
@@ -14,19 +14,18 @@ ARTIFACT_POLICY = "urn:ivcap:policy:ivcap.base.artifact"
 ASPECT_POLICY = "urn:ivcap:policy:ivcap.base.metadata"
 COLLECTION_ITEM_SCHEMA = "urn:ivcap:schema:collection-item.1"
 
-_ARTIFACT = "urn:ivcap:artifact:"
-_ASPECT = "urn:ivcap:aspect:"
+ARTIFACT_PREFIX = "urn:ivcap:artifact:"
+ASPECT_PREFIX = "urn:ivcap:aspect:"
 
 MAX_UPLOAD = 5 * 1024**3
 """The most bytes that an artifact may have."""
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """An artifact's record; the times are in microseconds since 1970, the size is in bytes.
 
-    ``etag`` is the SHA-256 of the content in hexadecimal. ``deferred`` (0 or 1) says that whoever uploads it
-    has promised to tell the length at the end.
+    ``etag`` is the SHA-256 of the content in hexadecimal, but for content by formula. ``deferred`` (0 or
+    1) says that whoever uploads it has promised to tell the length at the end.
     """
 
     id: str
@@ -42,8 +41,7 @@ class Artifact:
     last_modified_at: int
 
 
-@dataclass(frozen=True)
-class Aspect:
+class Aspect(NamedTuple):
     """An aspect's record; ``content`` is JSON text, the times are in microseconds since 1970."""
 
     id: str
@@ -62,22 +60,22 @@ class Aspect:
 
 def new_artifact_id() -> str:
     """Return a new artifact's URN."""
-    return f"{_ARTIFACT}{uuid.uuid4()}"
+    return f"{ARTIFACT_PREFIX}{uuid.uuid4()}"
 
 
 def new_aspect_id() -> str:
     """Return a new aspect's URN."""
-    return f"{_ASPECT}{uuid.uuid4()}"
+    return f"{ASPECT_PREFIX}{uuid.uuid4()}"
 
 
 def artifact_urn(text: str) -> str | None:
     """Return the URN of an artifact named by its URN or its bare uuid, ``None`` when it is neither."""
-    return _urn(_ARTIFACT, text)
+    return _urn(ARTIFACT_PREFIX, text)
 
 
 def aspect_urn(text: str) -> str | None:
     """Return the URN of an aspect named by its URN or its bare uuid, ``None`` when it is neither."""
-    return _urn(_ASPECT, text)
+    return _urn(ASPECT_PREFIX, text)
 
 
 def _urn(prefix: str, text: str) -> str | None:

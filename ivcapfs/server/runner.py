@@ -22,6 +22,7 @@ from ivcapfs.server.app import create_app
 from ivcapfs.server.counters import Counters
 from ivcapfs.server.settings import ServeSettings
 from ivcapfs.server.store import Store
+from ivcapfs.server.synthetic import Synthetic
 
 GRACE = 2.0
 """How long open requests may go on once the server is told to stop, in seconds."""
@@ -84,6 +85,8 @@ class Platform:
         port: the TCP port, 0 for any free one, which is then kept for later starts.
         wrap: puts middleware around the application.
         data_href_base: replaces scheme and host of every ``data-href``.
+        synthetic: what there is by formula besides.
+        latency: how much later each request is answered, in seconds.
     """
 
     def __init__(
@@ -94,6 +97,8 @@ class Platform:
         port: int = 0,
         wrap: Callable[[ASGIApp], ASGIApp] | None = None,
         data_href_base: str | None = None,
+        synthetic: Synthetic | None = None,
+        latency: float = 0.0,
     ) -> None:
         self._data_dir = Path(data_dir)
         self._token = token
@@ -101,6 +106,8 @@ class Platform:
         self._port = port
         self._wrap = wrap
         self._data_href_base = data_href_base
+        self._synthetic = synthetic
+        self._latency = latency
         self._store: Store | None = None
         self._counters = Counters()
         self._server: _Server | None = None
@@ -129,9 +136,13 @@ class Platform:
             return
         listener = _listen(self._host, self._port)
         try:
-            self._store = self._store or Store(self._data_dir)
+            self._store = self._store or Store(self._data_dir, self._synthetic)
             app = create_app(
-                self._store, token=self._token, data_href_base=self._data_href_base, counters=self._counters
+                self._store,
+                token=self._token,
+                data_href_base=self._data_href_base,
+                counters=self._counters,
+                latency=self._latency,
             )
         except BaseException:
             listener.close()
@@ -195,6 +206,8 @@ def run_forever(settings: ServeSettings, announce: Callable[[str], None]) -> Non
         host=settings.host,
         port=settings.port,
         data_href_base=settings.data_href_base,
+        synthetic=settings.synthetic,
+        latency=settings.latency,
     )
     with _signals() as wait_until_told_to_stop, platform:
         announce(platform.url)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ivcapfs.server.synthetic import Synthetic
+
 
 @dataclass(frozen=True)
 class ServeSettings:
@@ -20,6 +22,8 @@ class ServeSettings:
         port: the TCP port, 0 for any free one.
         token: the bearer token to ask for, ``None`` to let everybody in.
         data_href_base: replaces scheme and host of every ``data-href``, e.g. ``http://files.example:8080``.
+        synthetic: what there is by formula besides.
+        latency: how much later each request is answered, in seconds.
     """
 
     data_dir: Path
@@ -27,10 +31,12 @@ class ServeSettings:
     port: int
     token: str | None
     data_href_base: str | None = None
+    synthetic: Synthetic | None = None
+    latency: float = 0.0
 
     def __repr__(self) -> str:
         token = "None" if self.token is None else "'…'"
         return (
             f"ServeSettings(data_dir={self.data_dir!r}, host={self.host!r}, port={self.port}, token={token}, "
-            f"data_href_base={self.data_href_base!r})"
+            f"data_href_base={self.data_href_base!r}, synthetic={self.synthetic!r}, latency={self.latency})"
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,11 @@ from ivcapfs.server.aspects import AspectTable
 from ivcapfs.server.clock import Clock, to_micros
 from ivcapfs.server.database import Database
 from ivcapfs.server.errors import DataDirInUse
-from ivcapfs.server.records import artifact_urn, new_artifact_id
+from ivcapfs.server.fields import ARTIFACT_FIELDS, ASPECT_FIELDS
+from ivcapfs.server.mixed import MixedArtifacts, MixedAspects
+from ivcapfs.server.paging import Key, ListQuery, cut
+from ivcapfs.server.records import Artifact, Aspect, artifact_urn, new_artifact_id
+from ivcapfs.server.synthetic import Synthetic
 from ivcapfs.server.uploads import BlobFiles, Uploads
 
 STATUSES = frozenset({"pending", "partial", "ready", "error", "unknown", "building"})
@@ -34,23 +39,29 @@ class Store:
 
     Args:
         data_dir: created with mode 0700 when absent.
+        synthetic: what there is by formula besides.
 
     Raises:
         DataDirInUse: another store has it open.
         OSError: it cannot be made or read.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, synthetic: Synthetic | None = None) -> None:
         data_dir = Path(data_dir).absolute()
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_fd = _lock(data_dir / "lock")
         self._database = Database(data_dir / "platform.sqlite")
         self.clock = Clock(_newest(self._database, Clock().now()))
-        self.artifacts = ArtifactTable(self._database, self.clock)
-        self.aspects = AspectTable(self._database, self.clock)
+        self.artifacts, self.aspects = self._tables(synthetic)
         self.files = BlobFiles(data_dir / "blobs")
         self.uploads = Uploads(self.artifacts, self.files)
         self.uploads.recover()
+
+    def _tables(self, synthetic: Synthetic | None) -> tuple[ArtifactTable, AspectTable]:
+        where = self._database, self.clock
+        if synthetic is None or not synthetic.count:
+            return ArtifactTable(*where), AspectTable(*where)
+        return MixedArtifacts(*where, synthetic), MixedAspects(*where, synthetic)
 
     def add_artifact(
         self,
@@ -98,6 +109,33 @@ class Store:
         """Add an aspect without HTTP and return its URN; ``content`` is posted as it is."""
         return self.aspects.add(entity, schema, json.dumps(dict(content)))
 
+    def list_artifacts(self, query: ListQuery) -> tuple[list[Artifact], Key | None]:
+        """Return a page of artifacts, and the key to go on from or ``None`` on the last page.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+            OrderError: the order names an unknown field.
+        """
+        return cut(query, ARTIFACT_FIELDS, self.artifacts.select(query))
+
+    def list_aspects(self, query: ListQuery) -> tuple[list[Aspect], Key | None]:
+        """Return a page of aspects, and the key to go on from or ``None`` on the last page.
+
+        Raises:
+            FilterError: the filter cannot be understood.
+            PathError: the content path cannot be understood.
+            OrderError: the order names an unknown field.
+        """
+        return cut(query, ASPECT_FIELDS, self.aspects.select(query))
+
+    def open_content(self, artifact: Artifact) -> io.RawIOBase:
+        """Open the content of an artifact that is ready, to be read and closed.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self.artifacts.content(artifact) or self.files.path(artifact.id).open("rb", buffering=0)
+
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Make this thread's additions within the context one transaction (quick for thousands)."""
@@ -106,6 +144,8 @@ class Store:
 
     def close(self) -> None:
         """Close the store; it cannot be used any more. Closing twice is closing once."""
+        self.artifacts.close()
+        self.aspects.close()
         self._database.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)

@@ -20,7 +20,7 @@ from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.diskledger import Ledger
 from ivcapfs.cache.diskstore import Folder, Staged, digest_of
 from ivcapfs.config import MIB
-from ivcapfs.errors import ConfigError
+from ivcapfs.errors import Closing, ConfigError
 from ivcapfs.models import BlockKey
 from tests.cache.disk_world import block_of, get, key_of, path_of
 from tests.fakes import PATIENCE, wait_until
@@ -170,6 +170,24 @@ def test_after_closing_everything_is_a_miss(tier: DiskTier) -> None:
     tier.flush(PATIENCE)
     assert not get(tier, 1)
     assert not tier.info().active
+
+
+def test_who_flushes_after_the_end_waits_for_nothing(tier: DiskTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount shuts down twice: when the kernel says goodbye, and when its loop has ended."""
+    fill(tier, 1)
+    begun = threading.Event()
+
+    def broken_off(item: object) -> None:
+        begun.set()
+        wait_until(tier._is_closed)
+        raise Closing("the mount is being taken down")
+
+    monkeypatch.setattr(tier, "_work", broken_off)
+    tier.put(key_of(1), block_of(1))
+    assert begun.wait(PATIENCE)
+    tier.close()
+    assert tier._writing is None  # what flush waits for
+    assert tier.info().dropped == 1
 
 
 def test_a_tier_that_nobody_used_has_no_thread(folder: Path) -> None:

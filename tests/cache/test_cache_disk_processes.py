@@ -100,8 +100,10 @@ def fill_up(path: Path) -> None:
 
 
 def test_a_twentieth_of_the_disk_stays_free_and_a_full_disk_is_no_readers_concern(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(disk, "OFF_SECONDS", 0.0)
     with small_disk(tmp_path / "disk", "size=8m") as folder:
         tier = DiskTier(DiskSettings(folder, LIMIT))
         for number in range(200):
@@ -121,9 +123,13 @@ def test_a_twentieth_of_the_disk_stays_free_and_a_full_disk_is_no_readers_concer
             if info(folder).files == 0:
                 break
         assert there == []
-        tier.put(key_of(300), block_of(300))
-        tier.flush(PATIENCE)
-        assert not get(tier, 300)
+        for number in range(300, 303):
+            tier.put(key_of(number), block_of(number))
+            tier.flush(PATIENCE)
+            assert not get(tier, number)
+        (said,) = caplog.records
+        assert said.levelname == "WARNING"
+        assert os.strerror(errno.ENOSPC) in said.getMessage()
         for ballast in folder.glob("ballast*"):
             ballast.unlink()
         for number in range(230, 240):
@@ -131,7 +137,7 @@ def test_a_twentieth_of_the_disk_stays_free_and_a_full_disk_is_no_readers_concer
         tier.flush(PATIENCE)
         assert all(get(tier, number) for number in range(230, 240))
         assert tier.info().bad == 0
-        assert caplog.records == []
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
         tier.close()
 
 

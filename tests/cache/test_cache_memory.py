@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from ivcapfs.cache.block import Block
-from ivcapfs.cache.memory import MAPPED, MOST_SPENT, SMALLEST, Memory, rounded
+from ivcapfs.cache.memory import LONG, MAPPED, MOST_SPENT, SMALLEST, Memory, rounded
+from ivcapfs.config import CacheSettings
 
 UNIT = SMALLEST
 
@@ -38,6 +41,12 @@ def test_big_buffers_are_mapped_and_count_the_same() -> None:
     made = Memory(4 * MAPPED, print)
     buffer = made.take(2 * MAPPED - 5, ahead=False)
     assert buffer is not None and len(buffer) == made.used == 2 * MAPPED and not buffer.readonly
+    assert isinstance(buffer.obj, mmap.mmap)
+
+
+def test_the_smallest_block_of_a_mount_is_mapped() -> None:
+    """Else what was given back stays with malloc(3), in pieces that fit nothing: that doubled a mount's memory."""
+    assert CacheSettings().block_size >= MAPPED
 
 
 def test_the_least_recently_used_block_goes_first() -> None:
@@ -202,9 +211,9 @@ def test_what_was_read_through_makes_room_for_what_comes_next() -> None:
     memory = Memory(16 * MOST_SPENT, gone.append)
 
     def pass_through(start: int, *, is_read: bool) -> Block:
-        buffer = memory.take(MAPPED, ahead=False)
+        buffer = memory.take(LONG, ahead=False)
         assert buffer is not None
-        block = Block(start, MAPPED, buffer, ahead=False)
+        block = Block(start, LONG, buffer, ahead=False)
         memory.use(block)
         memory.keep(block)
         block.is_spent = is_read
@@ -212,7 +221,7 @@ def test_what_was_read_through_makes_room_for_what_comes_next() -> None:
         return block
 
     looked_at = pass_through(0, is_read=False)
-    for number in range(1, 3 * MOST_SPENT // MAPPED):
-        pass_through(number * MAPPED, is_read=True)
-        assert memory.used <= MOST_SPENT + 2 * MAPPED
+    for number in range(1, 3 * MOST_SPENT // LONG):
+        pass_through(number * LONG, is_read=True)
+        assert memory.used <= MOST_SPENT + 2 * LONG
     assert gone and looked_at not in gone

@@ -156,3 +156,23 @@ def test_a_content_that_changed_is_stale_once_and_then_read_anew_also_by_later_m
     reader.shutdown()
     assert shelf(tier).content(UUID) == Content('"2"', SIZE)
     assert read_all(source, tier) == other
+
+
+def test_an_old_note_that_is_read_while_the_server_answers_is_not_taken_for_a_change() -> None:
+    """One transfer reads the note while another one, which did not find it, hears from the server."""
+    source, tier = FakeSource(), FakeTier()
+    source.put(UUID, DATA, '"2"')
+    shelf(tier).note(UUID, CONTENT)
+
+    class Meanwhile(Shelf):
+        def content(self, uuid: str) -> Content | None:
+            noted = super().content(uuid)
+            blob.admit(Content('"2"', SIZE))
+            return noted
+
+    settings = CacheSettings(block_size=UNIT, memory=64 * UNIT, read_ahead=0, workers=4)
+    reader = Reader(source, settings, shelf=Meanwhile(tier, UNIT, "origin", "identity"), bound=20.0)
+    blob = reader.blob(UUID, SIZE)
+    assert reader.read(reader.open(blob), 0, SIZE, never) == DATA
+    assert blob.changed is None
+    reader.shutdown()

@@ -125,11 +125,13 @@ def test_a_folder_of_somebody_else_is_not_used(folder: Path) -> None:
     assert listed() == []
 
 
-def test_a_folder_that_is_open_to_others_is_closed(folder: Path) -> None:
+def test_a_folder_that_is_open_to_others_is_not_used(folder: Path) -> None:
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
-    running._make_private(folder)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    announcement = Announcement(folder)
+    announcement.publish(MINE)
+    announcement.withdraw()
+    assert list(folder.iterdir()) == []
 
 
 def test_where_they_are() -> None:

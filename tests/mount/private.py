@@ -36,7 +36,7 @@ mkdir /etc/ivcapfs
 # the device, open to all, as udev has it
 mkdir -p {work}/dev; mount -t tmpfs tmpfs {work}/dev
 mknod -m 666 {work}/dev/fuse c 10 229; mount --bind {work}/dev/fuse /dev/fuse
-mount -t tmpfs -o mode=755 tmpfs /run
+for name in /run /var/log; do mount -t tmpfs -o mode=755 tmpfs $name; done
 gone() {{ if findmnt -n {work}/mnt; then return 1; fi; }}
 running() {{ pgrep -f 'commands.[m]ounthelper' >/dev/null; }}
 ended() {{ for i in $(seq 100); do running || return 0; sleep 0.1; done; return 1; }}

@@ -21,7 +21,7 @@ import pytest
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from ivcapfs.server.runner import Platform
-from tests.mount.conftest import TOKEN, Faults, Mount, Mounter, eventually, process, run
+from tests.mount.conftest import TOKEN, Faults, Mount, Mounter, daemons, eventually, ivcapfs, process, run
 
 BLOCK = 1024 * 1024
 CONTENT = bytes(range(256)) * 4 * 3 * 1024 + b"the end"  # three blocks and a bit
@@ -183,6 +183,20 @@ def test_a_signal_ends_a_waiting_ls_at_once(
         eventually(lambda: len(faults.seen) > listed, "the list is asked for")
         reader.send_signal(sent)
         assert reader.wait(timeout=10) == -sent
+
+
+def test_a_mount_whose_reader_was_killed_while_the_server_is_silent_ends_when_it_is_unmounted(
+    platform: Platform, mounter: Mounter, faults: Faults
+) -> None:
+    """Nobody waits any more, but the kernel's own read-ahead does, and is never interrupted."""
+    mount = mounter(platform.url, timeout=600)
+    add(platform)
+    eventually((mount.artifacts / "data.bin").exists, "it is there")
+    with stalled(faults, is_blob):
+        with process("cat", mount.artifacts / "data.bin"):
+            eventually(lambda: faults.asked(r"GET .*/blob"), "the reader waits")
+        assert run(*ivcapfs("umount", mount.path)).returncode == 0
+        eventually(lambda: not daemons(mount.path), "the process ends")
 
 
 def test_a_data_href_on_another_origin_works_without_the_token(

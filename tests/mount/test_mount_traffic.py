@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse
 
 from ivcapfs.server.runner import Platform
-from tests.mount.conftest import Faults, Mount, Mounter, daemons, output, process, run, settled_counters
+from tests.mount.conftest import TOKEN, Faults, Mount, Mounter, daemons, output, process, run, settled_counters
 
 MIB = 1024 * 1024
 FOREVER = 100_000
@@ -247,14 +248,52 @@ def test_a_walk_over_by_id_reads_no_artifact(many: Platform, mounter: Mounter) -
         assert since() == ({"artifact.list": PAGES}, 0)
 
 
-def test_a_listing_is_walked_anew_after_the_refresh_time_and_only_then(many: Platform, mounter: Mounter) -> None:
-    mount = mounter(many.url, refresh=1)
+def test_what_is_new_is_asked_for_after_the_refresh_time_and_only_then(many: Platform, mounter: Mounter) -> None:
+    mount = mounter(many.url, refresh=2)
     with asked(many) as since:
         assert len(os.listdir(mount.artifacts)) == MANY // 2 + 1
         assert since() == ({"artifact.list": PAGES}, 0)
-        output("sleep", "1.1")
-        assert len(os.listdir(mount.artifacts)) == MANY // 2 + 1
-        assert since() == ({"artifact.list": PAGES * 2}, 0)
+    for number in range(10):
+        add(many, f"new-{number}", b"new\n")
+    with asked(many) as since:
+        output("sleep", "2.1")
+        assert len(os.listdir(mount.artifacts)) == MANY // 2 + 11
+        requests, sent = since()
+    assert (set(requests), sent) == ({"artifact.list"}, 0)
+    assert requests["artifact.list"] <= 3
+
+
+def test_a_second_mount_has_everything_for_one_request_or_two(many: Platform, mounter: Mounter) -> None:
+    assert len(os.listdir(mounter(many.url, refresh=FOREVER).artifacts)) == MANY // 2 + 1
+    with asked(many) as since:
+        again = mounter(many.url, refresh=0)
+        assert (again.artifacts / "folder" / "file-0007").stat().st_size == 8
+        assert len(os.listdir(again.path / "by-id")) == MANY
+        requests, sent = since()
+    assert (set(requests), sent) == ({"artifact.list"}, 0)
+    assert requests["artifact.list"] < PAGES
+
+
+def test_a_killed_mount_goes_on_where_it_was(
+    many: Platform, faults: Faults, mounter: Mounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_from_page_11(scope: dict[str, Any]) -> Any:
+        pages = faults.asked("GET /1/artifacts")
+        return JSONResponse({"message": "down"}, 500) if scope["path"] == "/1/artifacts" and pages > 11 else None
+
+    mount = mounter(many.url, refresh=FOREVER)
+    faults.seen.clear()
+    faults.rule = fail_from_page_11
+    with pytest.raises(OSError) as caught:
+        os.listdir(mount.artifacts)
+    assert caught.value.errno == errno.EIO, "a part is never shown"
+    (daemon,) = daemons(mount.path)
+    os.kill(daemon, signal.SIGKILL)
+    faults.rule = lambda scope: None
+    again = mounter(many.url, refresh=FOREVER)
+    faults.seen.clear()
+    assert len(os.listdir(again.artifacts)) == MANY // 2 + 1
+    assert faults.asked("GET /1/artifacts") <= PAGES - 11 + 3, "the rest, and what is new since"
 
 
 # -- attributes ------------------------------------------------------------------------------------------------------
@@ -354,3 +393,39 @@ def test_a_name_that_does_not_exist_is_asked_for_once(platform: Platform, descri
         for _ in range(3):
             assert not (mount.artifacts / "nothing.bin").exists()
         assert since() == ({"artifact.list": 1}, 0)
+
+
+# -- small files -----------------------------------------------------------------------------------------------------
+
+
+class Flying:
+    """ASGI middleware that counts the requests for contents that are under way at the same time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def wrap(self, app: Any) -> Any:
+        async def counted(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            counts = scope["type"] == "http" and scope["path"].endswith("/blob")
+            self.now += counts
+            self.most = max(self.most, self.now)
+            try:
+                await app(scope, receive, send)
+            finally:
+                self.now -= counts
+
+        return counted
+
+
+def test_small_files_of_a_folder_come_side_by_side(tmp_path: Path, mounter: Mounter) -> None:
+    """Far away, a thousand small files cost some round trips, and not a thousand, however they are gone through."""
+    flying = Flying()
+    with Platform(tmp_path / "data", token=TOKEN, wrap=flying.wrap, latency=0.05) as platform:
+        with platform.store.batch():
+            for number in range(100):
+                add(platform, f"one/{number:03}.txt", b"%03d\n" % number)
+        folder = mounter(platform.url, refresh=FOREVER).artifacts / "one"
+        with asked(platform) as since:
+            assert output("sh", "-c", f"cat {folder}/*") == "".join(f"{number:03}\n" for number in range(100))
+            assert since()[1] == 400
+        assert flying.most >= 8

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ivcapfs.server.fields import ARTIFACT_FIELDS
-from ivcapfs.server.filters import FilterError, parse_filter
+from ivcapfs.server.filters import FilterError, parse_filter, to_clause
 from ivcapfs.server.jsonpath import PathError, parse_path
 from ivcapfs.server.runner import Platform
 
@@ -31,7 +31,7 @@ def table() -> sqlite3.Connection:
 
 
 def select(table: sqlite3.Connection, text: str) -> set[Row]:
-    clause = parse_filter(text, ARTIFACT_FIELDS)
+    clause = to_clause(parse_filter(text, ARTIFACT_FIELDS))
     assert clause is not None
     return set(table.execute(f"SELECT name, size FROM t WHERE {clause.sql}", clause.params))
 
@@ -89,7 +89,7 @@ def test_a_filter_means_what_it_says(table: sqlite3.Connection, expression: tupl
 @given(st.text("ab'%=()<>! \\~andorsize name1.-_", max_size=25))
 def test_any_text_is_a_filter_or_is_refused_with_a_position(table: sqlite3.Connection, text: str) -> None:
     try:
-        clause = parse_filter(text, ARTIFACT_FIELDS)
+        clause = to_clause(parse_filter(text, ARTIFACT_FIELDS))
     except FilterError as exc:
         assert 1 <= exc.position <= len(text) + 1
         assert str(exc.position) in str(exc)

@@ -226,14 +226,14 @@ def test_late_pages_are_as_quick_as_early_ones(platform: Platform) -> None:
     with store.batch():
         for number in range(3000):
             store.add_artifact(name=f"{number}")
-    key = store.artifacts.select(ListQuery(at_time=store.clock.now()))[1]
+    key = store.list_artifacts(ListQuery(at_time=store.clock.now()))[1]
     assert key is not None
     for after in ((), key):
         query = ListQuery(at_time=store.clock.now(), after=after)
         statements: list[str] = []
         with store._database.reading() as db:
             db.set_trace_callback(statements.append)
-            store.artifacts.select(query)
+            store.list_artifacts(query)
             db.set_trace_callback(None)
             plan = [row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {statements[0]}")]
         wanted = "(created_at,id)<(?,?)" if after else "created_at<?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ivcapfs.server.errors import DataDirInUse
+from ivcapfs.server.latency import Latency
 from ivcapfs.server.runner import Platform
 from ivcapfs.server.settings import ServeSettings
 from ivcapfs.server.store import Store
@@ -129,6 +131,45 @@ def test_middleware_of_a_test_wraps_the_platform(tmp_path: Path) -> None:
         artifact = platform.store.add_artifact(content=b"123")
         assert httpx.get(f"{platform.url}/1/artifacts/{artifact}/blob").status_code == 503
         assert httpx.get(f"{platform.url}/1/artifacts/{artifact}").status_code == 200
+
+
+def test_requests_are_late_together() -> None:
+    """Both have begun to wait before either is let on: they do not wait for one another."""
+    answered: list[str] = []
+    waits: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        answered.append(f"{scope['path']} after {len(waits)}")
+
+    async def visit() -> None:
+        both = asyncio.Barrier(2)
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            await both.wait()
+
+        late = Latency(app, 0.25, sleep)
+        requests = [late({"type": "http", "path": path}, _nothing, _nothing) for path in ("/a", "/b")]
+        await asyncio.wait_for(asyncio.gather(*requests), 10)
+
+    asyncio.run(visit())
+    assert sorted(answered) == ["/a after 2", "/b after 2"]
+    assert waits == [0.25, 0.25]
+
+
+async def _nothing(*_: object) -> Message:
+    raise AssertionError("nobody asks")
+
+
+@pytest.mark.parametrize("token", [None, "t"])
+def test_every_request_is_late(tmp_path: Path, token: str | None) -> None:
+    with Platform(tmp_path / "d", token=token, latency=0.1) as platform:
+        artifact = platform.store.add_artifact(content=b"123")
+        with httpx.Client(base_url=platform.url, headers={"Authorization": "Bearer t"}) as client:
+            for path in ("/1/artifacts", f"/1/artifacts/{artifact}/blob", "/nowhere"):
+                begin = time.monotonic()
+                client.get(path)
+                assert time.monotonic() - begin >= 0.1
 
 
 def test_many_readers_and_writers_at_once(platform: Platform) -> None:

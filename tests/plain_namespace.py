@@ -1,8 +1,4 @@
-"""All artifacts of one listing as a tree of paths: who owns which name.
-
-Built by the listing after each refresh, read by the tree. Immutable once built, so any thread may read it; a newer
-listing makes a new one.
-"""
+"""The rules of names, plainly: all artifacts at once, in memory. The catalog must say the same, however they came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listing: fresh within `refresh` seconds, and never wrong because a server is slow, new or gone."""
+"""The catalog: fresh within `refresh` seconds, and never wrong because a server is slow, new or gone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ivcapfs.catalog import listing as module
-from ivcapfs.catalog.listing import Listing
+from ivcapfs.catalog import index as module
+from ivcapfs.catalog.index import Index, StoredListing
+from ivcapfs.catalog.interface import Folder
 from ivcapfs.catalog.names import encode
-from ivcapfs.catalog.namespace import Folder
+from ivcapfs.catalog.store import Store
 from ivcapfs.errors import ConnectFailed, DeadlineExceeded, Interrupted, NoSuchEntry, NotFound, Unavailable
 from ivcapfs.models import ArtifactStatus
 from ivcapfs.waits import never
@@ -22,19 +23,29 @@ REFRESH = 30.0
 
 
 class World:
-    """A listing with everything around it."""
+    """A catalog in memory with everything around it."""
 
     def __init__(self, pool: ThreadPoolExecutor, bound: float = PATIENCE) -> None:
         self.api, self.blobs, self.clock = FakeApi(), FakeSource(), FakeClock()
-        self.listing = Listing(
-            self.api, self.blobs, pool, refresh=REFRESH, bound=bound, clock=self.clock  # type: ignore[arg-type]
-        )
+        self.store = Store(None, "")
+        self.index = Index(
+            self.api, self.blobs, pool, self.store,  # type: ignore[arg-type]
+            refresh=REFRESH, bound=bound, clock=self.clock, wall=self.clock,
+        )  # fmt: skip
 
     def names(self) -> list[str | None]:
-        return sorted(record.name or "" for record in self.listing.namespace(never))
+        return sorted(names_in(self.index.everything(never), self.store))
 
     def break_down(self) -> None:
         self.api.failing = ConnectFailed("no route to host")
+
+
+def names_in(listing: StoredListing, store: Store) -> Iterator[str]:
+    """Iterate the names of the artifacts in a listing of all of them."""
+    for uuid, _, _ in listing.entries(0):
+        record = store.record(uuid)
+        assert record is not None
+        yield record.name or ""
 
 
 @pytest.fixture
@@ -48,6 +59,7 @@ def world(pool: ThreadPoolExecutor) -> Iterator[World]:
     world = World(pool)
     yield world
     world.api.gate.set()
+    world.index.close()
 
 
 def test_the_first_access_lists_everything_that_is_ready(world: World) -> None:
@@ -58,7 +70,7 @@ def test_the_first_access_lists_everything_that_is_ready(world: World) -> None:
 
 
 def test_known_makes_no_request(world: World) -> None:
-    assert len(world.listing.known()) == 0
+    assert world.index.totals() == (0, 0) and world.index.root().time_ns == 0
     assert world.api.calls == []
 
 
@@ -100,7 +112,7 @@ def test_the_first_failure_is_raised(world: World) -> None:
     with pytest.raises(ConnectFailed):
         world.names()
     with pytest.raises(ConnectFailed):
-        world.listing.find(("a",), never)
+        world.index.find(("a",), never)
 
 
 def test_a_first_failure_is_followed_by_a_new_try_at_once(world: World) -> None:
@@ -195,7 +207,7 @@ def test_a_waiting_access_can_be_interrupted(world: World) -> None:
         raise Interrupted("a signal")
 
     with pytest.raises(Interrupted):
-        world.listing.namespace(check)
+        world.index.listing((), check)
     assert not world.api.gate.is_set()
 
 
@@ -226,17 +238,17 @@ def test_a_name_that_no_listing_has_is_asked_for(world: World) -> None:
     world.names()
     record = artifact("d/b.csv")
     world.api.add(record)
-    found = world.listing.find(("d", "b.csv"), never)
+    found = world.index.find(("d", "b.csv"), never)
     assert found.uuid == record.uuid  # type: ignore[union-attr]
     assert world.names() == ["a", "d/b.csv"]
-    assert isinstance(world.listing.find(("d",), never), Folder)
+    assert isinstance(world.index.find(("d",), never), Folder)
     assert world.api.count("walk") == 1
 
 
 def test_the_newest_of_several_new_namesakes_is_found(world: World) -> None:
     world.names()
     world.api.add(artifact("a", age=2), artifact("a", uuid=(newest := artifact("a")).uuid), artifact("a", age=1))
-    found = world.listing.find(("a",), never)
+    found = world.index.find(("a",), never)
     assert found.uuid == newest.uuid  # type: ignore[union-attr]
 
 
@@ -245,7 +257,7 @@ def test_what_was_found_by_name_is_kept_until_a_listing_has_it(world: World) -> 
     record = artifact("a")
     world.api.late = {record.uuid}
     world.api.add(record)
-    world.listing.find(("a",), never)
+    world.index.find(("a",), never)
     world.clock.advance(REFRESH)
     assert world.names() == ["a"]
     world.api.late = set()
@@ -261,43 +273,43 @@ def test_a_new_artifact_is_found_whatever_its_name(world: World, name: str) -> N
     world.names()
     record = artifact(name)
     world.api.add(record, artifact("Xt's 100% \\ done_"), artifact("x"))
-    assert world.listing.find(parts, never).uuid == record.uuid  # type: ignore[union-attr]
+    assert world.index.find(parts, never).uuid == record.uuid  # type: ignore[union-attr]
 
 
 def test_a_name_that_merely_resembles_is_not_taken_for_the_one_asked_for(world: World) -> None:
     world.names()
     world.api.add(artifact("aXb"))
     with pytest.raises(NoSuchEntry):
-        world.listing.find(("a'b",), never)
+        world.index.find(("a'b",), never)
 
 
 def test_a_pending_artifact_is_not_found_by_name(world: World) -> None:
     world.api.add(artifact("a", status=ArtifactStatus.PENDING))
     with pytest.raises(NoSuchEntry):
-        world.listing.find(("a",), never)
+        world.index.find(("a",), never)
 
 
 def test_that_a_name_does_not_exist_is_remembered_for_a_moment(world: World) -> None:
     for _ in range(5):
         with pytest.raises(NoSuchEntry):
-            world.listing.find(("a",), never)
+            world.index.find(("a",), never)
     assert world.api.count("named") == 1
     world.clock.advance(module.ABSENT_SECONDS)
     world.api.add(artifact("a"))
-    assert world.listing.find(("a",), never)
+    assert world.index.find(("a",), never)
     assert world.api.count("named") == 2
 
 
 @pytest.mark.parametrize("path", [(".git",), ("a", ".hidden"), (".Trash", "x"), ("x" * 256,)])
 def test_names_that_no_one_makes_are_never_asked_for(world: World, path: tuple[str, ...]) -> None:
     with pytest.raises(NoSuchEntry):
-        world.listing.find(path, never)
+        world.index.find(path, never)
     assert world.api.count("named") == 0
 
 
 def test_a_hidden_name_that_is_listed_is_found(world: World) -> None:
     world.api.add(artifact(".bashrc"))
-    assert world.listing.find((".bashrc",), never)
+    assert world.index.find((".bashrc",), never)
 
 
 def test_a_server_that_fails_is_no_false_enoent(world: World) -> None:
@@ -305,22 +317,22 @@ def test_a_server_that_fails_is_no_false_enoent(world: World) -> None:
     world.names()
     world.break_down()
     with pytest.raises(ConnectFailed):
-        world.listing.find(("b",), never)
+        world.index.find(("b",), never)
     world.clock.advance(REFRESH)
     with pytest.raises(ConnectFailed):
-        world.listing.find(("b",), never)
+        world.index.find(("b",), never)
     asked = len(world.api.calls)
     with pytest.raises(ConnectFailed):
-        world.listing.find(("b",), never)
+        world.index.find(("b",), never)
     assert len(world.api.calls) == asked  # the server is in trouble: not asked again
-    assert world.listing.find(("a",), never)
+    assert world.index.find(("a",), never)
 
 
 def test_one_question_by_name_serves_all_who_ask(world: World) -> None:
     world.names()
     world.api.add(artifact("a"))
     world.api.gate.clear()
-    callers = [Background(world.listing.find, ("a",), never) for _ in range(6)]
+    callers = [Background(world.index.find, ("a",), never) for _ in range(6)]
     await_call(world, "named")
     world.api.gate.set()
     assert {caller.result().name for caller in callers} == {"a"}
@@ -334,30 +346,30 @@ def test_a_record_comes_from_the_listing_or_else_from_the_server(world: World) -
     listed, pending = artifact("a"), artifact("b", status=ArtifactStatus.PENDING)
     world.api.add(listed, pending)
     world.names()
-    assert world.listing.record(listed.uuid, never).name == "a"
+    assert world.index.record(listed.uuid, never).name == "a"
     assert world.api.count("record") == 0
-    assert world.listing.record(pending.uuid, never).status is ArtifactStatus.PENDING
+    assert world.index.record(pending.uuid, never).status is ArtifactStatus.PENDING
     assert world.api.calls[-1] == ("record", pending.uuid)
 
 
 def test_an_unknown_uuid_is_asked_for_before_the_first_listing(world: World) -> None:
     record = artifact("a")
     world.api.add(record)
-    assert world.listing.record(record.uuid, never).uuid == record.uuid
+    assert world.index.record(record.uuid, never).uuid == record.uuid
     with pytest.raises(NotFound):
-        world.listing.record(artifact("b").uuid, never)
+        world.index.record(artifact("b").uuid, never)
     assert world.api.count("walk") == 0
 
 
 def test_a_size_that_the_record_tells_is_not_asked_for(world: World) -> None:
-    assert world.listing.size(artifact("a", size=5), never) == 5
+    assert world.index.size(artifact("a", size=5), never) == 5
     assert world.api.calls == []
 
 
 def test_an_unavailable_server_passes_through(world: World) -> None:
     world.api.failing = Unavailable("503", status=503)
     with pytest.raises(Unavailable):
-        world.listing.record(artifact("a").uuid, never)
+        world.index.record(artifact("a").uuid, never)
 
 
 def await_call(world: World, method: str) -> None:
@@ -367,6 +379,5 @@ def await_call(world: World, method: str) -> None:
 
 def await_refreshed(world: World) -> None:
     """Wait until the refresh under way is done."""
-    known = world.listing.known()
-    wait_until(lambda: world.listing.known() is not known)
+    wait_until(lambda: world.index.status().state == "current")
 

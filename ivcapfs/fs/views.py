@@ -1,0 +1,98 @@
+"""The views that ask questions, put together: `collections/`, `at/`, `search/`, over one set of kept answers.
+
+Used by `ivcapfs.fs.mount`. Threading: made once; the pools here run the requests of these views alone, so that long
+searches hold up nobody else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+from ivcapfs.catalog.collections import Collections
+from ivcapfs.catalog.index import Index
+from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.members import Members
+from ivcapfs.catalog.pastcatalog import PastCatalog, past_aspects
+from ivcapfs.catalog.schema import EPOCH
+from ivcapfs.catalog.search import Searches
+from ivcapfs.catalog.store import Store
+from ivcapfs.client import Api
+from ivcapfs.fs.at import AtView
+from ivcapfs.fs.collections import CollectionsView
+from ivcapfs.fs.nodes import FolderNode
+from ivcapfs.fs.search import SearchView
+from ivcapfs.fs.tree import View
+from ivcapfs.waits import now
+
+COLLECTIONS_INODE, AT_INODE, SEARCH_INODE = 4, 5, 6
+QUESTIONS = 32
+"""Lists and searches under way at the same time."""
+MEMBERS = 8
+"""Members asked for one by one at the same time."""
+
+
+def utc_now() -> datetime:
+    """Return the present time of this machine."""
+    return datetime.now(UTC)
+
+
+class Views:
+    """The views, and the pools that ask for them.
+
+    Args:
+        pool: runs short requests.
+        refresh: seconds that an answer is good.
+        bound: seconds that one wait lasts at most without anything coming.
+        clock: seconds, only ever forward.
+        wall: tells the present time.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        index: Index,
+        store: Store,
+        pool: Executor,
+        *,
+        refresh: float,
+        bound: float,
+        clock: Callable[[], float] = now,
+        wall: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._questions = ThreadPoolExecutor(QUESTIONS, thread_name_prefix="questions")
+        self._members = ThreadPoolExecutor(MEMBERS, thread_name_prefix="members")
+        self._index = index
+        self._wall = wall
+        members = Members(api, store, self._members, bound=bound, clock=clock)
+        collections = Collections(api, index, members, self._questions, keep=refresh, bound=bound, clock=clock)
+        searches = Searches(api, index, members, self._questions, keep=refresh, bound=bound, clock=clock)
+        aspects = past_aspects(api, pool, keep=refresh, bound=bound, clock=clock)
+
+        def catalog_at(moment: datetime) -> Catalog:
+            return PastCatalog(index, store, aspects, moment, wall)
+
+        def collections_at(catalog: Catalog, base: str, root: FolderNode, moment: datetime) -> CollectionsView:
+            return CollectionsView(collections, catalog, base, root, moment)
+
+        started_ns = time.time_ns()
+
+        def root(inode: int) -> FolderNode:
+            return FolderNode(inode, started_ns)
+
+        self.by_name: dict[str, View] = {
+            "collections": CollectionsView(collections, index, "collections", root(COLLECTIONS_INODE)),
+            "at": AtView(catalog_at, collections_at, self._present, root(AT_INODE)),
+            "search": SearchView(searches, index, root(SEARCH_INODE)),
+        }
+
+    def close(self) -> None:
+        """Take no more questions. May be called again."""
+        for pool in (self._questions, self._members):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _present(self) -> datetime:
+        """Return the present: this machine's time, or the newest artifact's if the server's clock is ahead of ours."""
+        return max(self._wall(), EPOCH + timedelta(microseconds=self._index.root().time_ns // 1000))
