@@ -1,13 +1,11 @@
 """The list of artifacts, page by page: a chain of requests, each of which needs the answer before it.
 
-Used by `sync` and `reconcile`. `Chain` belongs to one thread; `FetchAhead` fetches on a thread of its own, so that the
-chain never waits for the database.
+Used by `first`, `sync` and `reconcile`. A chain belongs to one thread at a time.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -21,8 +19,6 @@ log = logging.getLogger(__name__)
 PAGE = 50
 """Artifacts on a page; the most that the platform gives."""
 MOST_PAGES = 2_000_000
-AHEAD = 2
-"""Pages that may wait to be stored."""
 BARREN = 3
 REFUSED = frozenset({400, 404, 410, 422, 501})
 """How a server answers what it does not know: an order, a time, a cursor."""
@@ -103,55 +99,3 @@ class Chain:
                     self.give_up_order(exc)
                 else:
                     raise
-
-
-class FetchAhead:
-    """Pages, fetched while those before them are stored.
-
-    Args:
-        pages: used on the fetching thread alone.
-    """
-
-    def __init__(self, pages: Iterator[ArtifactPage]) -> None:
-        self._pages = pages
-        self._changed = threading.Condition()
-        self._waiting: deque[ArtifactPage] = deque()  # guarded by _changed
-        self._ended = False  # guarded by _changed
-        self._failure: Exception | None = None  # guarded by _changed
-        self._thread = threading.Thread(target=self._run, name="catalog-fetch", daemon=True)
-        self._thread.start()
-
-    def take(self) -> list[ArtifactPage]:
-        """Return all pages that have come, at least one; none at the end.
-
-        Raises:
-            IvcapfsError: what the fetching raised, once all pages before it were taken.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
-            pages = list(self._waiting)
-            self._waiting.clear()
-            self._changed.notify_all()
-            if not pages and self._failure is not None:
-                raise self._failure
-            return pages
-
-    def stop(self) -> None:
-        """No more pages are wanted; one may still be on its way."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def _run(self) -> None:
-        try:
-            for page in self._pages:
-                with self._changed:
-                    self._changed.wait_for(lambda: len(self._waiting) < AHEAD or self._ended)
-                    if self._ended:
-                        return
-                    self._waiting.append(page)
-                    self._changed.notify_all()
-        except Exception as exc:  # noqa: BLE001 - handed on to whoever takes
-            self._failure = exc
-        finally:
-            self.stop()

@@ -40,8 +40,9 @@ from ivcapfs.waits import Check
 COLLECTION_URN = "urn:ivcap:collection:"
 BOTH_FORMS = "urn:ivcap:schema:%collection.1"
 """Matches the schemas of both forms, so that one query is enough; what else it matches is left out here."""
-MOST = 400_000
-"""The weight of all that is kept: of lists of collections, and of members."""
+MOST_COLLECTIONS = 50_000
+MOST_MEMBERS = 100_000
+"""The weight of all lists of collections, and of all members, that are kept."""
 ABSENT_SECONDS = 2.0
 """How old the list may be when a name is not in it."""
 
@@ -109,12 +110,12 @@ class Collections:
         self._index = index
         self._members = members
         self._lists: Kept[_Moment, _Listed] = Kept(
-            "the list of collections", self._ask_list, pool, keep=keep, bound=bound, clock=clock, most=MOST,
-            weigh=lambda listed: min(listed.names.weight, MOST),
+            "the list of collections", self._ask_list, pool, keep=keep, bound=bound, clock=clock, most=MOST_COLLECTIONS,
+            weigh=lambda listed: min(listed.names.weight, MOST_COLLECTIONS),
         )  # fmt: skip
         self._contents: Kept[tuple[Collection, _Moment], Contents] = Kept(
-            "the collection", self._ask_contents, pool, keep=keep, bound=bound, clock=clock, most=MOST,
-            weigh=lambda contents: min(contents.members.weight + len(contents.aspects), MOST),
+            "the collection", self._ask_contents, pool, keep=keep, bound=bound, clock=clock, most=MOST_MEMBERS,
+            weigh=lambda contents: min(contents.members.weight + len(contents.aspects), MOST_MEMBERS),
         )  # fmt: skip
 
     def listing(self, parts: Parts, moment: _Moment, check: Check) -> StoredListing:
@@ -198,7 +199,7 @@ class Collections:
                 aspects.append(aspect)
         records = self._members.records(urns, step)
         if moment is not None:
-            records = [record for record in records if record.created_at <= moment]
+            records = (record for record in records if record.created_at <= moment)
         aspects.sort(key=lambda aspect: aspect.valid_from, reverse=True)
         return Contents(Gathered(records, f"the collection {collection.urn}"), len(urns), tuple(aspects))
 

@@ -73,11 +73,16 @@ class Folders:
         return id
 
     def has(self, parent: int, name: str) -> bool:
+        """Return whether there is a folder of that name."""
+        return self.has_any(parent) and ((parent, name) in self._ids or self._find(parent, name) is not None)
+
+    def has_any(self, parent: int) -> bool:
+        """Return whether there are folders in a folder."""
         has = self._has_folders.get(parent)
         if has is None:
             found = self._conn.execute("SELECT 1 FROM folder WHERE parent=? LIMIT 1", (parent,)).fetchone()
             has = self._has_folders[parent] = found is not None
-        return has and ((parent, name) in self._ids or self._find(parent, name) is not None)
+        return has
 
     def _touch(self, folder: int, created: int) -> None:
         """A folder is as new as the newest artifact in it."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 
 from ivcapfs.catalog.interface import Folder
 from ivcapfs.catalog.listing import StoredListing
 from ivcapfs.catalog.names import Parts
-from ivcapfs.catalog.store import Store
+from ivcapfs.catalog.store import Store, Transaction
 from ivcapfs.errors import NoSuchEntry, NotAFolder
 from ivcapfs.models import ArtifactRecord
 from ivcapfs.waits import Check
 
+PORTION = 5000
 BASE_WEIGHT = 500
 """What an empty set takes in memory, in artifacts."""
 
@@ -40,12 +43,13 @@ class Gathered:
     """
 
     def __init__(self, records: Iterable[ArtifactRecord], what: str) -> None:
-        ready = {record.uuid: record for record in records if record.is_ready}
         self._what = what
         self._store = _MemoryStore()
-        self._store.write(lambda write: write.put(ready.values()))
+        ready = (record for record in records if record.is_ready)
+        while portion := list(islice(ready, PORTION)):
+            self._store.write(partial(Transaction.put, records=portion))
         self._top = self._store.root()
-        self.weight = BASE_WEIGHT + len(ready)
+        self.weight = BASE_WEIGHT + self._store.totals().files
 
     def root(self) -> Folder:
         """Return the top folder."""

@@ -46,6 +46,9 @@ FAILED_SECONDS = 5.0
 REFUSED_SECONDS = 30.0
 """How long what the server does not understand, or does not have, is not asked again."""
 FAILURES = 4096
+WORTH = 4.0
+"""An answer is good for so many times as long as it took to get it, at least: who looks at a search of a minute again
+and again shall not keep the server busy all the time."""
 
 _TEMPORARY = (TransportError, Unavailable, ServerFault, ProtocolError, NotAuthenticated, NotPermitted)
 """After these, what was known is shown."""
@@ -56,23 +59,34 @@ Progress = Callable[[], None]
 
 @dataclass(slots=True)
 class _Answer(Generic[V]):
-    """What the server said; `asked_at` is when it was asked."""
+    """What the server said; `asked_at` is when it was asked, `good_until` when it is too old."""
 
     value: V
     asked_at: float
+    good_until: float
     weight: int
+
+    def is_good(self, time: float, younger: float | None = None) -> bool:
+        return time < self.good_until if younger is None else time - self.asked_at < younger
 
 
 @dataclass(slots=True)
 class _Flight(Generic[V]):
-    """A question under way; `steps` counts what came."""
+    """A question under way; `steps` counts what came, and `begun` is done with the first of it, or with the end."""
 
     began_at: float
     future: Future[V] = field(default_factory=Future)
+    begun: Future[None] = field(default_factory=Future)
     steps: int = 0
 
     def step(self) -> None:
         self.steps += 1
+        if self.steps == 1:
+            settle(self.begun, None)
+
+    def end(self, outcome: V | Exception) -> None:
+        settle(self.future, outcome)
+        settle(self.begun, outcome if isinstance(outcome, Exception) else None)
 
 
 class Kept(Generic[K, V]):
@@ -81,7 +95,7 @@ class Kept(Generic[K, V]):
     Args:
         what: the questions in words, for messages.
         ask: asks the server; runs on the pool.
-        keep: seconds that an answer is good.
+        keep: seconds that an answer is good, from the question on; see also `WORTH`.
         bound: seconds that one wait lasts at most without anything coming.
         most: the weight of all answers together; those not used for longest go first.
         weigh: an answer's weight, at most `most`.
@@ -125,10 +139,35 @@ class Kept(Generic[K, V]):
         Raises:
             ApiError, TransportError, ProtocolError: the server refused, or did not say, and nothing is known.
         """
+        answer, flight, patience = self._look(key, younger)
+        if flight is not None:
+            return self._await(flight, answer, patience, check)
+        assert answer is not None
+        return answer.value
+
+    def peek(self, key: K, check: Check) -> V | None:
+        """Return an answer that is at hand, good or not, or None once the server has begun to give one.
+
+        Raises:
+            ApiError, TransportError, ProtocolError: it refused, or did not say, and nothing is known.
+        """
+        answer, flight, _ = self._look(key, None)
+        if answer is None and flight is not None:
+            wait_for(flight.begun, check, self._bound, self._what)
+        return None if answer is None else answer.value
+
+    def is_fresh(self, key: K) -> bool:
+        """Return whether an answer is at hand that is good."""
+        with self._lock:
+            answer = self._answers.get(key)
+            return answer is not None and answer.is_good(self._clock())
+
+    def _look(self, key: K, younger: float | None) -> tuple[_Answer[V] | None, _Flight[V] | None, float]:
+        """Return an answer, a flight to wait for, or both with the seconds that the flight is worth; see `get`."""
         with self._lock:
             answer, time = self._answers.get(key), self._clock()
-            if answer is not None and time - answer.asked_at < (self._keep if younger is None else younger):
-                return answer.value
+            if answer is not None and answer.is_good(time, younger):
+                return answer, None, 0.0
             if younger is not None:
                 answer = None
             refusal = self._refused.get(key)
@@ -136,7 +175,7 @@ class Kept(Generic[K, V]):
                 raise refusal.with_traceback(None)
             failure = self._failed.get(key) or self._trouble_at(time)
             if failure is not None and answer is not None:
-                return answer.value
+                return answer, None, 0.0
             if failure is not None:
                 raise failure.with_traceback(None)
             flight = self._flights.get(key)
@@ -146,19 +185,13 @@ class Kept(Generic[K, V]):
             patience = SHORT_PATIENCE_SECONDS if self._trouble is not None else PATIENCE_SECONDS
         if starting:
             self._start(key, flight)
-        return self._await(flight, answer, patience - (time - flight.began_at), check)
-
-    def is_fresh(self, key: K) -> bool:
-        """Return whether an answer is at hand that is good."""
-        with self._lock:
-            answer = self._answers.get(key)
-            return answer is not None and self._clock() - answer.asked_at < self._keep
+        return answer, flight, patience - (time - flight.began_at)
 
     def _start(self, key: K, flight: _Flight[V]) -> None:
         try:
             submit(self._pool, self._fly, key, flight)
         except Closing as exc:
-            settle(flight.future, self._note_failure(key, exc))
+            flight.end(self._note_failure(key, exc))
 
     def _trouble_at(self, time: float) -> TransportError | None:
         """Return why the server was not reached a moment ago. The lock is held."""
@@ -188,13 +221,14 @@ class Kept(Generic[K, V]):
             value = self._ask(key, flight.step)
             weight = self._weigh(value)
         except Exception as exc:  # noqa: BLE001 - handed on to whoever waits
-            settle(flight.future, self._note_failure(key, exc))
+            flight.end(self._note_failure(key, exc))
             return
         with self._lock:
             del self._flights[key]
-            self._answers[key] = _Answer(value, flight.began_at, weight)
+            keep = max(self._keep, WORTH * (self._clock() - flight.began_at))
+            self._answers[key] = _Answer(value, flight.began_at, flight.began_at + keep, weight)
             self._trouble, self._is_told = None, False
-        settle(flight.future, value)
+        flight.end(value)
 
     def _note_failure(self, key: K, exc: Exception) -> Exception:
         """Remember a failure; return what whoever waits is told."""

@@ -9,8 +9,9 @@ Threading: any thread may call anything. Requests run on a pool of their own: wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 
 from cachetools import LRUCache, TTLCache
 
@@ -20,7 +21,7 @@ from ivcapfs.catalog.store import Store
 from ivcapfs.client import Api
 from ivcapfs.errors import CatalogError, NotFound, NotPermitted
 from ivcapfs.models import ARTIFACT_URN, ArtifactRecord, artifact_uuid, uuid_bytes
-from ivcapfs.waits import SingleFlight, never, wait_for
+from ivcapfs.waits import Check, SingleFlight, wait_for
 
 CHUNK = 250
 ASKED = 10_000
@@ -40,23 +41,25 @@ class Members:
     """Looks up artifacts by their URNs.
 
     Args:
+        check: ends waits when the mount does.
         bound: seconds that one request is waited for at most.
         clock: seconds, only ever forward.
     """
 
     def __init__(
-        self, api: Api, store: Store, pool: Executor, *, bound: float, clock: Callable[[], float]
+        self, api: Api, store: Store, pool: Executor, check: Check, *, bound: float, clock: Callable[[], float]
     ) -> None:
         self._api = api
         self._store = store
+        self._check = check
         self._bound = bound
         self._asks: SingleFlight[str, ArtifactRecord | None] = SingleFlight(pool)
         self._lock = threading.Lock()
         self._asked: LRUCache[str, ArtifactRecord] = LRUCache(ASKED)  # guarded by _lock
         self._absent: TTLCache[str, bool] = TTLCache(ABSENT, ABSENT_SECONDS, clock)  # guarded by _lock
 
-    def records(self, urns: Iterable[str], step: Progress) -> list[ArtifactRecord]:
-        """Return the records of the artifacts among some URNs, each once.
+    def records(self, urns: Iterable[str], step: Progress) -> Iterator[ArtifactRecord]:
+        """Iterate the records of the artifacts among some URNs, each once, some at a time.
 
         Args:
             step: called whenever something came.
@@ -66,31 +69,39 @@ class Members:
             Unsynchronized: see there.
         """
         uuids = dict.fromkeys(uuid for urn in urns if urn.startswith(ARTIFACT_URN) and (uuid := artifact_uuid(urn)))
-        found = self._listed(list(uuids))
+        wanted, asked = list(uuids), 0
+        for at in range(0, len(wanted), CHUNK):
+            some = wanted[at : at + CHUNK]
+            found = self._known(some)
+            yield from found.values()
+            unknown = self._unknown(some, found)
+            asked += len(unknown)
+            if asked > MOST_WITHOUT_LIST and not self._store.meta().get("complete"):
+                raise Unsynchronized("too many artifacts are not known before the first synchronization is complete")
+            yield from self._ask_all(unknown, step)
+
+    def _known(self, uuids: list[str]) -> dict[str, ArtifactRecord]:
+        """Return what the catalog knows, and what was asked for before."""
+        statement = f"SELECT {RECORD} FROM artifact WHERE uuid IN ({','.join('?' * len(uuids))})"
+        values = [uuid_bytes(uuid) for uuid in uuids]
+        rows = self._store.read(lambda conn: conn.execute(statement, values).fetchall())
+        found = {record.uuid: record for record in map(record_of, rows)}
         with self._lock:
             found.update({uuid: self._asked[uuid] for uuid in uuids if uuid not in found and uuid in self._asked})
-            unknown = [uuid for uuid in uuids if uuid not in found and uuid not in self._absent]
-        if len(unknown) > MOST_WITHOUT_LIST and not self._store.meta().get("complete"):
-            raise Unsynchronized(f"{len(unknown)} artifacts are not known before the first synchronization is complete")
-        for at in range(0, len(unknown), CHUNK):
-            flights = [(uuid, self._asks.run(uuid, lambda uuid=uuid: self._ask(uuid)))  # type: ignore[misc]
-                       for uuid in unknown[at : at + CHUNK]]  # fmt: skip
-            for uuid, flight in flights:
-                record = wait_for(flight, never, self._bound, f"artifact {uuid}")
-                step()
-                if record is not None:
-                    found[uuid] = record
-        return [record for record in found.values() if record.is_ready]
-
-    def _listed(self, uuids: list[str]) -> dict[str, ArtifactRecord]:
-        """Return what the catalog knows."""
-        found: dict[str, ArtifactRecord] = {}
-        for at in range(0, len(uuids), CHUNK):
-            some = [uuid_bytes(uuid) for uuid in uuids[at : at + CHUNK]]
-            statement = f"SELECT {RECORD} FROM artifact WHERE uuid IN ({','.join('?' * len(some))})"
-            rows = self._store.read(lambda conn, sql=statement, some=some: conn.execute(sql, some).fetchall())  # type: ignore[misc]
-            found.update((record.uuid, record) for record in map(record_of, rows))
         return found
+
+    def _unknown(self, uuids: list[str], found: dict[str, ArtifactRecord]) -> list[str]:
+        with self._lock:
+            return [uuid for uuid in uuids if uuid not in found and uuid not in self._absent]
+
+    def _ask_all(self, uuids: list[str], step: Progress) -> Iterator[ArtifactRecord]:
+        """Ask for some artifacts, several at a time."""
+        flights = [(uuid, self._asks.run(uuid, partial(self._ask, uuid))) for uuid in uuids]
+        for uuid, flight in flights:
+            record = wait_for(flight, self._check, self._bound, f"artifact {uuid}")
+            step()
+            if record is not None:
+                yield record
 
     def _ask(self, uuid: str) -> ArtifactRecord | None:
         """Ask for one artifact, and remember it; runs on the pool."""

@@ -30,22 +30,30 @@ from ivcapfs.catalog.schema import (
     name_of,
     stored_name,
 )
-from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_bytes, uuid_text
 
 MANY_RIVALS = 64
 SURELY_WHOLE = 61
 """Characters of a leaf that is not cut, nor is its @id form: at most 244 bytes, and 9 for the @id."""
 _LOWEST, _HIGHEST = bytes(12), b"\xff" * 12
 CHUNK = 250
+MANY_ROWS = 1000
+
+_STATUSES = {status: status.value for status in ArtifactStatus}
 
 _KNOWN = "SELECT uuid, id, name, status, mime, size, created, folder, leaf, place FROM artifact WHERE uuid IN ({})"
 _INSERT = (
     "INSERT INTO artifact (uuid, name, status, mime, size, created, folder, leaf, place) VALUES (?,?,?,?,?,?,?,?,?)"
 )
-_INSERT_AT = _INSERT.replace("(uuid", "(id, uuid").replace("VALUES (", "VALUES (?,")
+_INSERT_SOME = _INSERT.partition("VALUES")[0].replace("(uuid", "(id, uuid") + "VALUES "
+_ROW = "(?,?,?,?,?,?,?,?,?,?)"
 _TAKEN_NAMES = (
     "WITH asked (folder, leaf) AS (VALUES {}) SELECT folder, leaf FROM asked WHERE EXISTS "
     "(SELECT 1 FROM artifact AS a WHERE a.folder=asked.folder AND a.leaf=asked.leaf)"
+)
+_FOLDER_NAMES = (
+    "WITH asked (folder, leaf) AS (VALUES {}) SELECT folder, leaf FROM asked WHERE EXISTS "
+    "(SELECT 1 FROM folder AS f WHERE f.parent=asked.folder AND f.name=asked.leaf)"
 )
 _NEWEST = (
     "SELECT id, created, uuid, place, name FROM artifact WHERE folder=? AND leaf=? "
@@ -156,45 +164,58 @@ class Placement:
     def _insert_all(self, given: dict[bytes, ArtifactRecord]) -> Iterator[tuple[ArtifactRecord, int]]:
         """Insert artifacts that are not known; iterate each with its row.
 
-        Most have a name of their own, and go in at once. The others follow one by one.
+        Most have a name of their own, and go in at once. The others follow one by one. Many go in in the order of
+        their uuids, so that they come to the same pages of that index together.
         """
         (last,) = self._conn.execute("SELECT ifnull(max(id), 0) FROM artifact").fetchone()
-        simple: list[tuple[Any, ...]] = []
-        for uuid, record, folder, leaf in self._alone(given):
-            name, created = record.name, microseconds(record.created_at)
-            stored = NAME_IS_LEAF if name == leaf else stored_name(name)
-            last += 1
-            simple.append(
-                (last, uuid, stored, record.status.value, _text(record.mime_type), record.size, created, folder, leaf,
-                 PLAIN)
-            )  # fmt: skip
-            self._files += 1
-            self._blocks += blocks_of(record.size)
-            del given[uuid]
-            yield record, last
-        self._conn.executemany(_INSERT_AT, simple)
+        simple = self._alone(given)
+        if len(simple) > MANY_ROWS:
+            simple.sort()
+        self._insert_rows(last, simple)
+        for number, row in enumerate(simple, last + 1):
+            yield given.pop(row[0]), number
         for record in given.values():
             yield record, self._insert(record).id
 
-    def _alone(self, given: dict[bytes, ArtifactRecord]) -> list[tuple[bytes, ArtifactRecord, int, str]]:
-        """Return those that get their plain names and leave everybody else's as they are, with folder and leaf.
+    def _insert_rows(self, last: int, rows: list[tuple[Any, ...]]) -> None:
+        """Insert rows behind the last one, a chunk with each statement: for each the interpreter's lock is let go."""
+        self._files += len(rows)
+        self._blocks += sum(blocks_of(row[4]) for row in rows)
+        for at in range(0, len(rows), CHUNK):
+            some = rows[at : at + CHUNK]
+            numbered = zip(range(last + at + 1, last + at + 1 + len(some)), some, strict=True)
+            values = [value for id, row in numbered for value in (id, *row)]
+            self._conn.execute(_INSERT_SOME + ",".join([_ROW] * len(some)), values)
+
+    def _alone(self, given: dict[bytes, ArtifactRecord]) -> list[tuple[Any, ...]]:
+        """Return the rows, without id, of those that get their plain names and leave everybody else's as they are.
 
         Only namesakes can share an @id form, and names that are cut in it.
         """
-        ready = [(uuid, record, plain_path(record)) for uuid, record in given.items() if record.is_ready]
+        ready = [
+            (uuid, record, plain_path(record), microseconds(record.created_at))
+            for uuid, record in given.items()
+            if record.is_ready
+        ]
         if len(ready) < 2:
             return []  # not worth the questions
-        enter = self._folders.enter
-        keys = [(enter(path[:-1], microseconds(record.created_at)), path[-1]) for _, record, path in ready]
+        newest: dict[Parts, int] = {}
+        for _, _, path, created in ready:
+            above = path[:-1]
+            newest[above] = max(created, newest.get(above, created))
+        folders = {above: self._folders.enter(above, created) for above, created in newest.items()}
+        keys = [(folders[path[:-1]], path[-1]) for _, _, path, _ in ready]
         taken = {key for key, count in Counter(keys).items() if count > 1} | self._matching(_TAKEN_NAMES, keys)
+        if any(map(self._folders.has_any, folders.values())):
+            taken |= self._matching(_FOLDER_NAMES, keys)
         return [
-            (uuid, record, *key)
-            for (uuid, record, _), key in zip(ready, keys, strict=True)
-            if key not in taken
-            and not self._folders.has(*key)
-            and len(key[1]) <= SURELY_WHOLE
-            and ("@" not in key[1] or id_in(key[1]) is None)
-        ]
+            (uuid, NAME_IS_LEAF if record.name == leaf else stored_name(record.name), _STATUSES[record.status],
+             _text(record.mime_type), record.size, created, folder, leaf, PLAIN)
+            for (uuid, record, _, created), (folder, leaf) in zip(ready, keys, strict=True)
+            if (folder, leaf) not in taken
+            and len(leaf) <= SURELY_WHOLE
+            and ("@" not in leaf or id_in(leaf) is None)
+        ]  # fmt: skip
 
     def _matching(self, statement: str, pairs: list[tuple[Any, Any]]) -> set[Any]:
         """Return what a statement finds for pairs of values."""
@@ -219,6 +240,8 @@ class Placement:
         return row
 
     def _delete(self, row: _Row) -> None:
+        # Read again: those changed before it in the same transaction may have given it another place.
+        (row.place,) = self._conn.execute("SELECT place FROM artifact WHERE id=?", (row.id,)).fetchone()
         self._conn.execute("DELETE FROM artifact WHERE id=?", (row.id,))
         self._conn.execute("DELETE FROM pending WHERE id=?", (row.id,))
         if row.folder is None or row.leaf is None:
@@ -306,4 +329,4 @@ def _short(leaf: str, name: Any, uuid: bytes) -> str:
 
 def _text(value: str | None) -> str | None:
     """Return a text that SQLite takes: a lone surrogate in a MIME type is nothing that anybody needs."""
-    return None if value is None else value.encode("utf-8", "replace").decode()
+    return value if value is None or value.isascii() else value.encode("utf-8", "replace").decode()

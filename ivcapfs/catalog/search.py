@@ -24,9 +24,9 @@ from ivcapfs.waits import Check
 T = TypeVar("T")
 
 ASPECT = "aspect:"
-MOST = 400_000
+MOST = 200_000
 """The weight of all answers that are kept."""
-MOST_FOUND = 200_000
+MOST_FOUND = MOST
 """A search that finds more artifacts than that fails: it would take minutes, and much memory."""
 
 _SLASH = re.compile(r"%((?:25)*)2F", re.IGNORECASE)
@@ -64,6 +64,13 @@ class Searches:
             "the search", self._ask, pool, keep=keep, bound=bound, clock=clock, most=MOST,
             weigh=lambda found: min(found.weight, MOST),
         )  # fmt: skip
+
+    def begun(self, expression: str, check: Check) -> Gathered | None:
+        """Return what a search found, or None once the server has begun to say so; raises as `found`.
+
+        A lookup holds up all others in its folder, and so must not wait for the whole of a long search.
+        """
+        return self._answers.peek(expression, check)
 
     def found(self, expression: str, check: Check) -> Gathered:
         """Return all ready artifacts that an expression finds.

@@ -3,8 +3,7 @@
 Used by `ivcapfs.catalog.index`. Times that are compared are the server's (`created-at`, and the `at-time` that it
 echoes), never this machine's.
 
-* **The first synchronization** walks all pages of the list as it was at one moment. Each page is stored together with
-  the cursor of the next, so that it goes on where it was interrupted. The next page is fetched meanwhile.
+* **The first synchronization** walks all pages of the list as it was at one moment (`ivcapfs.catalog.first`).
 * **A pass** walks newest first until a page where everything is known. It goes on a little, and every ten minutes
   through all that was created in the last ten, for what a server shows late. A pass that reaches the end of the list
   has seen everything: what it did not see is gone.
@@ -24,7 +23,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ivcapfs.catalog.chain import ArtifactPage, Chain, FetchAhead, is_refusal
+from ivcapfs.catalog.chain import ArtifactPage, Chain
+from ivcapfs.catalog.first import FirstSynchronization, moment_of
 from ivcapfs.catalog.lease import Lease
 from ivcapfs.catalog.schema import EPOCH, microseconds
 from ivcapfs.catalog.seen import Seen
@@ -96,6 +96,7 @@ class Synchronizer:
         self._complete_at: int | None = None  # what was complete stays so until it is lost
         self.counters = Counters()
         self.chain = Chain(api, self.counters.count)
+        self._first = FirstSynchronization(self.chain, store, self._put, wall=wall, check=self._check)
 
     def stop(self) -> None:
         """End what is under way, as soon as its request ends."""
@@ -149,58 +150,13 @@ class Synchronizer:
         self.counters.artifacts, self.counters.walk_began = 0, time.monotonic()
         try:
             if not meta.get("complete"):
-                began_anew = "cursor" not in meta
-                self._first(meta)
-                if began_anew:
+                if self._first.run():
                     return
                 meta = self._store.meta()  # it went on from an earlier mount: what is new since then is missing
             self._pass(meta)
             self._ask_unready()
         finally:
             self.counters.walk_began = None
-
-    # -- the first synchronization -------------------------------------------------------------------------------
-
-    def _first(self, meta: dict[str, Any]) -> None:
-        cursor = meta.get("cursor")
-        if cursor is not None:
-            log.info("the first synchronization goes on after %d pages", meta.get("pages", 0))
-        try:
-            self._store_all(cursor)
-        except ApiError as exc:
-            if cursor is None or not is_refusal(exc):
-                raise
-            log.info("the first synchronization begins again, for the server does not go on where it ended: %s", exc)
-            self._store_all(None)
-
-    def _store_all(self, cursor: str | None) -> None:
-        """Store all pages from a cursor on, those that have come at a time, each with the cursor behind it."""
-        began = self._wall()
-        ahead = FetchAhead(self.chain.pages(cursor))
-        is_first = cursor is None
-        try:
-            while pages := ahead.take():
-                self._store.write(partial(self._put_first, pages=pages, is_first=is_first, began=began))
-                is_first = False
-                self._check()
-        finally:
-            ahead.stop()
-
-    def _put_first(self, write: Transaction, *, pages: list[ArtifactPage], is_first: bool, began: float) -> None:
-        meta = write.meta()
-        if not is_first and "cursor" not in meta:
-            raise CatalogError("the catalog was lost during its first synchronization, which begins again")
-        at = _moment(pages[0]) if is_first else meta.get("at", 0)
-        for page in pages:
-            self._put(write, page.items, at)
-        cursor = pages[-1].cursor
-        write.note(cursor=cursor, at=at, pages=(0 if is_first else meta.get("pages", 0)) + len(pages))
-        if is_first:
-            write.note(begun=began)
-        if cursor is None:
-            begun = began if is_first else meta.get("begun", 0.0)
-            write.note(complete=1, until=at, deep=at, synced=begun, reconciled=begun)
-            log.info("the first synchronization is complete")
 
     # -- what is new ---------------------------------------------------------------------------------------------
 
@@ -211,7 +167,7 @@ class Synchronizer:
         seen = Seen(self._store.last_row()[1])
         at, known_pages, previous, is_deep = 0, 0, None, False
         for number, page in enumerate(self.chain.pages()):
-            at = at or _moment(page)
+            at = at or moment_of(page)
             is_deep = bool(meta.get("open")) or at >= deep + OVERLAP
             previous = self._check_order(page, previous)
             is_known = self._put_page(page, at, seen, is_first=number == 0)
@@ -325,10 +281,3 @@ def forget_unseen(store: Store, seen: Seen, until: int) -> int:
         if unseen:
             gone += store.write(partial(Transaction.remove, ids=unseen))
     return gone
-
-
-def _moment(page: ArtifactPage) -> int:
-    """Return the time that a page is of, in microseconds: the server's word, or the newest artifact's."""
-    if page.at_time is not None:
-        return microseconds(page.at_time)
-    return max((microseconds(record.created_at) for record in page.items), default=0)

@@ -11,6 +11,7 @@ is done under it. A `Stream` belongs to one thread, except that `Transport.close
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.cookiejar
 import logging
 import threading
@@ -74,6 +75,8 @@ class Transport:
         self._lock = threading.Condition()
         self._connections = Connections(self.check_open)
         self._busy = 0
+        # Asked once for each host: httpx, too, looks at the environment only once.
+        self._is_proxied = functools.lru_cache(64)(lambda scheme, host: is_proxied(httpx.URL(scheme=scheme, host=host)))
         no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         manners: dict[str, Any] = {
             "follow_redirects": False,
@@ -131,7 +134,7 @@ class Transport:
             content = jsontext.to_bytes(json, what=what)
             sent.setdefault("Content-Type", "application/json")
         sent.setdefault("Accept", "application/json")
-        ask = Ask(method, sent, content, what)
+        ask = Ask(method, sent, content, what, direct=method == "GET" and content is None)
         deadline = self._clock() + self.limits.total
         retries = self.retries(deadline)
         while True:
@@ -163,7 +166,7 @@ class Transport:
         Args:
             content: sent in pieces; sent again on a redirect that keeps the method.
             accept: refusals (400 and up) that the caller wants to see as answers.
-            direct: whether the body is big: it then comes straight from the socket (see `direct`).
+            direct: whether the body comes straight from the socket (see `direct`).
 
         Raises:
             ApiError, TransportError, Closing: as `request_json`.
@@ -271,7 +274,8 @@ class Transport:
         if ask.content is not None:
             headers["Content-Length"] = str(len(ask.content))
             content = self._pieces(ask.content)
-        client = self._direct if ask.direct and content is None and not is_proxied(url) else self._client
+        is_direct = ask.direct and content is None and not self._is_proxied(url.scheme, url.host)
+        client = self._direct if is_direct else self._client
         idle = self.limits.idle
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
         try:
@@ -279,7 +283,7 @@ class Transport:
                 ask.method, url, headers=headers, content=content,
                 extensions={"timeout": timeouts, "trace": self._connections.trace},
             )  # fmt: skip
-            response = self._straight_answer(request) if client is self._direct else client.send(request, stream=True)
+            response = self._straight_answer(request) if is_direct else client.send(request, stream=True)
         except faults.HTTPX_ERRORS as exc:
             self.fail(exc, ask.what)
         except RuntimeError:
@@ -308,8 +312,9 @@ class Transport:
             return JsonReply(stream.status, stream.headers, {})
         refuse_encoding(stream, ask.what)
         body = bytearray()
-        for part in stream.chunks():
-            body += part
+        view = memoryview(bytearray(_SMALL))
+        while got := stream.readinto(view):
+            body += view[:got]
             if len(body) > self.limits.json_size:
                 raise errors.ProtocolError(f"{ask.what}: the answer is over {self.limits.json_size} bytes")
             if self._clock() > deadline:

@@ -23,6 +23,7 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 _SELDOM_LISTED = frozenset(
     {"last-modified-at", "last_modified_at", "etag", "policy", "account", "data-href", "data_href"}
 )
+_STATUSES = {status.value: status for status in ArtifactStatus}
 _LARGEST_SIZE = 2**63 - 1
 _LONGEST_CURSOR = 8192
 
@@ -38,7 +39,7 @@ def artifact_from_json(value: Any, *, whole: bool = True) -> ArtifactRecord:
         return ArtifactRecord(
             require_artifact_uuid(_required(item, "id", "an artifact")),
             _string(item, "name", keep_empty=True),
-            ArtifactStatus(_string(item, "status") or "unknown"),
+            _status(item),
             _string(item, "mime-type"),
             _size(item.get("size")),
             _time(item, "created-at") or EPOCH,
@@ -46,7 +47,7 @@ def artifact_from_json(value: Any, *, whole: bool = True) -> ArtifactRecord:
     return ArtifactRecord(
         uuid=require_artifact_uuid(_required(item, "id", "an artifact")),
         name=_string(item, "name", keep_empty=True),
-        status=ArtifactStatus(_string(item, "status") or "unknown"),
+        status=_status(item),
         mime_type=_string(item, "mime-type"),
         size=_size(_field(item, "size")),
         created_at=_time(item, "created-at") or EPOCH,
@@ -105,6 +106,8 @@ def parse_time(value: Any) -> datetime:
     """
     try:
         moment = datetime.fromisoformat(value.strip().upper())
+        if moment.tzinfo is UTC:  # nearly all
+            return moment
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, AttributeError, OverflowError):
         return EPOCH
@@ -167,8 +170,14 @@ def _field(item: Mapping[str, Any], name: str) -> Any:
     return item.get(name.replace("-", "_")) if value is None and "-" in name else value
 
 
+def _status(item: Mapping[str, Any]) -> ArtifactStatus:
+    return _STATUSES.get(_string(item, "status") or "", ArtifactStatus.UNKNOWN)
+
+
 def _string(item: Mapping[str, Any], name: str, *, keep_empty: bool = False) -> str | None:
-    value = _field(item, name)
+    value = item.get(name)
+    if value is None:
+        value = _field(item, name)
     return value if isinstance(value, str) and (value or keep_empty) else None
 
 

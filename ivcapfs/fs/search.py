@@ -25,16 +25,26 @@ class SearchView:
 
     def node(self, parts: Parts, check: Check) -> Node:
         """See `View.node`."""
-        return self._found(parts[0], check).node(parts[1:], check) if parts else self._root
+        if not parts:
+            return self._root
+        if len(parts) > 1:
+            return self._found(parts[0], check).node(parts[1:], check)
+        found = self._searches.begun(_expression(parts[0]), check)
+        time_ns = 0 if found is None else found.root().time_ns
+        return FolderNode(folder_inode("search/" + parts[0], ()), time_ns or self._root.time_ns)
 
     def reading(self, parts: Parts, check: Check) -> Reading:
         """See `View.reading`."""
         return self._found(parts[0], check).reading(parts[1:], check) if parts else Fixed(())
 
     def _found(self, component: str, check: Check) -> NamedView:
-        expression = unescaped(component)
-        if not is_question(expression):
-            raise NoSuchEntry(f"neither a filter nor aspect:SCHEMA: {component!r}")
-        names = self._searches.found(expression, check)
+        names = self._searches.found(_expression(component), check)
         base = "search/" + component
         return NamedView(names, self._catalog, base, folder_inode(base, ()), self._root.time_ns)
+
+
+def _expression(component: str) -> str:
+    expression = unescaped(component)
+    if not is_question(expression):
+        raise NoSuchEntry(f"neither a filter nor aspect:SCHEMA: {component!r}")
+    return expression

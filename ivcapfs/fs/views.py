@@ -6,6 +6,7 @@ searches hold up nobody else.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from ivcapfs.catalog.schema import EPOCH
 from ivcapfs.catalog.search import Searches
 from ivcapfs.catalog.store import Store
 from ivcapfs.client import Api
+from ivcapfs.errors import Closing
 from ivcapfs.fs.at import AtView
 from ivcapfs.fs.collections import CollectionsView
 from ivcapfs.fs.nodes import FolderNode
@@ -66,7 +68,8 @@ class Views:
         self._members = ThreadPoolExecutor(MEMBERS, thread_name_prefix="members")
         self._index = index
         self._wall = wall
-        members = Members(api, store, self._members, bound=bound, clock=clock)
+        self._closing = threading.Event()
+        members = Members(api, store, self._members, self._check, bound=bound, clock=clock)
         collections = Collections(api, index, members, self._questions, keep=refresh, bound=bound, clock=clock)
         searches = Searches(api, index, members, self._questions, keep=refresh, bound=bound, clock=clock)
         aspects = past_aspects(api, pool, keep=refresh, bound=bound, clock=clock)
@@ -89,9 +92,14 @@ class Views:
         }
 
     def close(self) -> None:
-        """Take no more questions. May be called again."""
+        """Take no more questions, and end what waits. May be called again."""
+        self._closing.set()
         for pool in (self._questions, self._members):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check(self) -> None:
+        if self._closing.is_set():
+            raise Closing("the mount is being taken down")
 
     def _present(self) -> datetime:
         """Return the present: this machine's time, or the newest artifact's if the server's clock is ahead of ours."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcapfs.catalog import opened, schema
+from ivcapfs.catalog import first, opened, schema
 from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.errors import CatalogError, Closing
 from tests.catalog.catalog_world import World
@@ -328,7 +328,11 @@ def test_a_listing_whose_catalog_is_lost_under_it_fails_and_is_not_cut(
     assert len(mounted.names()) == MANY
 
 
-def test_a_first_synchronization_whose_catalog_is_lost_under_it_begins_again(folder: Path) -> None:
+def test_a_first_synchronization_whose_catalog_is_lost_under_it_begins_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first, "BATCH_PAGES", 1)
+    monkeypatch.setattr(first, "MOST_PAGES", 1)
     with ThreadPoolExecutor(4) as pool:
         world = World(pool, folder)
         world.add(MANY)

@@ -79,13 +79,31 @@ def test_many_ask_at_once_and_the_server_is_asked_once(world: World) -> None:
     assert world.asked == ["k"]
 
 
-def test_an_answer_is_as_old_as_its_question(world: World) -> None:
+def ask_for(world: World, seconds: float) -> str:
+    """Ask, and let the answer take so many seconds."""
     world.gate.clear()
+    count = len(world.asked)
     waiting = Background(world.get)
-    wait_until(lambda: bool(world.asked))
-    world.clock.advance(KEEP + 1)
+    wait_until(lambda: len(world.asked) > count)
+    world.clock.advance(seconds)
     world.gate.set()
-    assert waiting.result() == "k1"
+    result: str = waiting.result()
+    return result
+
+
+def test_an_answer_is_as_old_as_its_question(world: World) -> None:
+    assert ask_for(world, 5) == "k1"
+    world.clock.advance(KEEP - 5.1)
+    assert world.get() == "k1"
+    world.clock.advance(0.2)
+    assert world.get() == "k2"
+
+
+def test_an_answer_that_took_long_is_good_for_longer(world: World) -> None:
+    assert ask_for(world, 100) == "k1"
+    world.clock.advance(299.9)
+    assert world.get() == "k1"
+    world.clock.advance(0.2)
     assert world.get() == "k2"
 
 
@@ -172,6 +190,23 @@ def test_a_wait_in_which_nothing_comes_ends_and_the_answer_may_still_come(world:
     world.gate.set()
     wait_until(lambda: world.kept.is_fresh("k"))
     assert world.get() == "k1"
+
+
+def test_who_only_wants_to_know_whether_there_is_an_answer_waits_for_its_beginning(world: World) -> None:
+    world.gate.clear()
+    world.on_ask = lambda step: step()
+    assert world.kept.peek("k", never) is None
+    world.gate.set()
+    assert world.get() == "k1"
+    assert world.kept.peek("k", never) == "k1"
+    world.clock.advance(KEEP + 1)
+    assert world.kept.peek("k", never) == "k1", "an old one says it, too"
+    world.on_ask = never
+    assert world.kept.peek("empty", never) is None, "the end is a beginning, too"
+    world.failing = BadRequest("x")
+    for _ in range(2):
+        with pytest.raises(BadRequest):
+            world.kept.peek("refused", never)
 
 
 def test_a_wait_can_be_interrupted(world: World) -> None:

@@ -366,3 +366,21 @@ def test_what_another_process_wrote_is_found_once_it_is_looked_for_again(tmp_pat
     finally:
         ours.close()
         theirs.close()
+
+
+def test_an_artifact_that_got_its_place_a_moment_ago_gives_it_up_again() -> None:
+    """All in one go: a folder goes, so its namesake gets the plain name, and is renamed, so that a third one gets it."""
+    store = Store(None, "moved")
+    heads = ("12345678", "0a1b2c3d", "0a1b2c3e")
+    first, second, third = (artifact(uuid=uuid_of(number, head), age=number) for number, head in enumerate(heads, 1))
+    names_before, names_after = ("/a", "/a/x", "/"), ("/", "/", "/a")
+    trio = (first, second, third)
+    store.write(lambda w: w.put([replace(each, name=name) for each, name in zip(trio, names_before, strict=True)]))
+    changed = [replace(trio[at], name=names_after[at]) for at in (1, 0, 2)]
+    store.write(lambda w: w.put(changed))
+    fresh = Store(None, "fresh")
+    fresh.write(lambda w: w.put(changed))
+    shown, expected = ({entry[0] for entry in each.folder_batch(1, 0, each.last_row())} for each in (store, fresh))
+    assert shown == expected
+    store.close()
+    fresh.close()

@@ -41,7 +41,7 @@ class Origin:
 
     Attributes:
         url: where.
-        silent: from how many bytes of the body on nothing is sent any more, by URN; -1: not even the answer's head.
+        silent: from which byte of the content on nothing is sent, by URN; -1: not even the head of an answer.
         requests: (URN, first byte, byte behind the last) of every GET.
     """
 
@@ -51,7 +51,6 @@ class Origin:
         self.stretches: dict[str, Stretch] = {}
         self._lock = threading.Lock()
         self._sent = 0
-        self._waiting: set[str] = set()
         self._released = threading.Event()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -62,12 +61,6 @@ class Origin:
         """Bytes of content sent so far."""
         with self._lock:
             return self._sent
-
-    @property
-    def stalled(self) -> set[str]:
-        """The URNs whose requests get nothing more."""
-        with self._lock:
-            return set(self._waiting)
 
     def close(self) -> None:
         """End all answers, and the server."""
@@ -88,18 +81,18 @@ class Origin:
                     self.send_error(404)
                     return
                 first, stop = int(span[1]), min(int(span[2]) + 1, stretch.size)
-                limit = origin.silent.get(found.group(), stop - first)
+                silent = origin.silent.get(found.group(), stretch.size)
                 with origin._lock:
                     origin.requests.append((found.group(), first, stop))
-                if limit >= 0:
+                if silent >= 0:
                     self.send_response(206)
                     self.send_header("ETag", f'"{found.group()[-36:]}"')
                     self.send_header("Content-Length", str(stop - first))
                     self.send_header("Content-Range", f"bytes {first}-{stop - 1}/{stretch.size}")
                     self.end_headers()
-                    origin._send(self.connection.fileno(), stretch, first, min(stop, first + limit))
-                if limit < stop - first:
-                    origin._wait(found.group())
+                    origin._send(self.connection.fileno(), stretch, first, min(stop, silent))
+                if silent < stop:
+                    origin._released.wait()
                     self.close_connection = True
 
             def log_message(self, *_: object) -> None:
@@ -119,11 +112,6 @@ class Origin:
                     self._sent += sent
         finally:
             os.close(file)
-
-    def _wait(self, urn: str) -> None:
-        with self._lock:
-            self._waiting.add(urn)
-        self._released.wait()
 
 
 def make_noise(path: Path, size: int) -> Path:

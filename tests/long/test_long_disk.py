@@ -90,9 +90,9 @@ def test_a_second_mount_asks_for_nothing_and_damage_is_fetched_again(
             break
     else:
         pytest.fail("what is damaged is not mended")
-    said = output(*ivcapfs("cache", "verify", folder), timeout=SECONDS)
-    tell(said.strip())
-    assert "; 0 damaged" in said
+    # A damaged short piece is never looked at where a long one has the same bytes.
+    tell(output(*ivcapfs("cache", "verify", folder), timeout=SECONDS).strip())
+    assert "; 0 damaged" in output(*ivcapfs("cache", "verify", folder), timeout=SECONDS)
 
 
 class Watch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from ivcap_client.ivcap import IVCAP as SDK
 from ivcapfs.server.clock import to_rfc3339
 from ivcapfs.server.runner import Platform
 from ivcapfs.server.synthetic import Synthetic
-from tests.mount.conftest import TOKEN, Mount, Mounter, eventually, output, run, settled_counters
+from tests.mount.conftest import TOKEN, Mount, Mounter, daemons, eventually, output, process, run, settled_counters
 
 COLLECTION = "urn:ivcap:collection:3f2a9c1e-7b4d-4e0a-9c58-1d6f0a2b3c4d"
 OLDER = "urn:ivcap:collection:0a1b2c3d-7b4d-4e0a-9c58-1d6f0a2b3c4d"
@@ -199,3 +200,22 @@ def test_programs_that_probe_ask_next_to_nothing(platform: Platform, mounter: Mo
         run("git", "-C", where[0], "status")
         run("git", "-C", where[0], "log")
         assert sum(asked(platform).values()) == 0
+
+
+def test_a_mount_ends_while_a_search_is_under_way(tmp_path: Path, mounter: Mounter) -> None:
+    with Platform(tmp_path / "many", token=TOKEN, synthetic=Synthetic(100_000, 100), latency=0.05) as platform:
+        mount = mounter(platform.url)
+        with process("ls", mount.path / "search" / "name ~= '%'"), process("ls", mount.path / "search" / "aspect:%"):
+            eventually(lambda: platform.counters()["requests"].get("aspect.list", 0) > 3, "they are under way")
+            (daemon,) = daemons(mount.path)
+            os.kill(daemon, signal.SIGTERM)
+            eventually(lambda: not daemons(mount.path), "the process ends", seconds=20)
+
+
+def test_a_waiting_search_can_be_interrupted(tmp_path: Path, mounter: Mounter) -> None:
+    with Platform(tmp_path / "many", token=TOKEN, synthetic=Synthetic(100_000, 100), latency=0.05) as platform:
+        mount = mounter(platform.url)
+        with process("ls", mount.path / "search" / "name ~= '%'") as listing:
+            eventually(lambda: platform.counters()["requests"].get("artifact.list", 0) > 3, "it is under way")
+            listing.send_signal(signal.SIGINT)
+            listing.wait(20)
