@@ -1,4 +1,4 @@
-"""The commands: ``ivcapfs mount``, ``umount``, ``status``, ``serve`` and ``demo``.
+"""The commands: ``ivcapfs mount``, ``status``, ``serve``, ``demo`` and ``cache``; others are in `ivcapfs.commands`.
 
 Turns words into settings and errors into one line and an exit code: 0 done, 1 could not, 2 wrong usage, 130 Ctrl-C.
 Everything runs on the main thread; what a command needs is imported when it runs, so that each starts quickly.
@@ -6,40 +6,24 @@ Everything runs on the main thread; what a command needs is imported when it run
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING
 
 import click
 
 from ivcapfs import __version__
+from ivcapfs.commands.completion import complete_folders, complete_options, completion
+from ivcapfs.commands.doctor import doctor
+from ivcapfs.commands.helperlink import install_helper
+from ivcapfs.commands.mounts import list_mounts, umount
+from ivcapfs.commands.oneline import one_line_errors
 from ivcapfs.config import parse_size, read_token
-from ivcapfs.errors import ConfigError, IvcapfsError
+from ivcapfs.errors import ConfigError
 from ivcapfs.options import OPTIONS, mount_settings
 
 if TYPE_CHECKING:
     from ivcapfs.server.synthetic import Synthetic
-
-P = ParamSpec("P")
-
-
-def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Show an error of ours as one line on standard error, with exit code 1."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except IvcapfsError as exc:
-            click.echo(f"ivcapfs: {exc}", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-    return run
 
 
 def _need_server() -> None:
@@ -56,8 +40,11 @@ def main() -> None:
 
 
 @main.command(epilog="\b\nOptions for -o:\n" + "\n".join(f"  {name:<18}{text}" for name, text in OPTIONS.items()))
-@click.argument("words", metavar="[SOURCE] MOUNTPOINT", nargs=-1, required=True)
-@click.option("-o", "options", metavar="OPT[,OPT…]", multiple=True, help="Mount options, see below.")
+@click.argument("words", metavar="[SOURCE] MOUNTPOINT", nargs=-1, required=True, shell_complete=complete_folders)
+@click.option(
+    "-o", "options", metavar="OPT[,OPT…]", multiple=True, help="Mount options, see below.",
+    shell_complete=complete_options,
+)  # fmt: skip
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @one_line_errors
 def mount(words: tuple[str, ...], options: tuple[str, ...], foreground: bool) -> None:
@@ -75,17 +62,6 @@ def mount(words: tuple[str, ...], options: tuple[str, ...], foreground: bool) ->
     settings = mount_settings(source, words[-1], options, foreground=foreground)
     where = settings.mountpoint
     start(settings, lambda: click.echo(f"{settings.client.url} is at {where}; Ctrl-C unmounts", err=True))
-
-
-@main.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
-@one_line_errors
-def umount(mountpoint: Path) -> None:
-    """Take down the mount at MOUNTPOINT."""
-    from ivcapfs.fs.mountpoint import unmount
-    from ivcapfs.options import absolute
-
-    unmount(absolute(mountpoint))
 
 
 @main.command()
@@ -192,3 +168,7 @@ def clear(folder: Path) -> None:
     from ivcapfs.cache import diskadmin
 
     click.echo(f"{diskadmin.clear(folder)} blocks removed")
+
+
+for command in (umount, list_mounts, doctor, install_helper, completion):
+    main.add_command(command)

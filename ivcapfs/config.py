@@ -144,9 +144,14 @@ class MountSettings:
     """One mount, all of it.
 
     Attributes:
-        mountpoint: absolute.
+        mountpoint: absolute; or `/dev/fd/N`, where whoever started us mounted and hands us the open /dev/fuse.
+        source: the word that names the deployment, as given; it is what the list of mounts shows. Empty: the URL.
+        replace: clear a stale mount (its process died) at the mount point first.
+        noexec: nothing there may be run.
         allow_other, allow_root: who besides the mounting user may look (fuse(8)); at most one of them.
-        log_file: where a background mount logs; None: standard error in the foreground, else nowhere.
+        log_file: the file to log to, if one was named.
+        log: else where to: auto, journal, syslog, file (rotated), stderr, none; auto is stderr in the foreground,
+            else the first of journal, syslog and file that there is.
         threads: callbacks at the same time; also the kernel's background requests.
         read_ahead_kib: the kernel's own read-ahead, in KiB, where this user may set it; 0 leaves it alone.
     """
@@ -160,7 +165,11 @@ class MountSettings:
     allow_root: bool = False
     foreground: bool = False
     debug: bool = False
+    source: str = ""
+    replace: bool = False
+    noexec: bool = False
     log_file: Path | None = None
+    log: str = "auto"
     threads: int = 256
     read_ahead_kib: int = 1024
 

@@ -25,6 +25,7 @@ from ivcapfs.config import (
     parse_size,
 )
 from ivcapfs.errors import ConfigError
+from ivcapfs.fs.mountpoint import inherited
 
 OPTIONS = {
     "allow_other": "other users may look, too",
@@ -43,16 +44,20 @@ OPTIONS = {
     "timeout=SECONDS": "how long a request may take without any progress (20)",
     "token-file=FILE": "a file (mode 0600) that holds the token",
     "token-command=CMD": "a program that prints the token, and its arguments; no shell",
-    "log-file=FILE": "where a background mount logs",
+    "log-file=FILE": "log to this file",
+    "log=PLACE": "else: journal, syslog, file (rotated), stderr, none",
+    "replace": "clear a mount whose process died, first",
+    "noexec": "nothing there may be run",
     "allow-http": "plain http also to other machines",
     "debug": "log every request",
 }
 """What each option means, for the help."""
 
-_FLAGS = frozenset({"allow_other", "allow_root", "allow-http", "debug"})
+_FLAGS = frozenset(name for name in OPTIONS if "=" not in name)
 _VALUED = frozenset(name.split("=")[0] for name in OPTIONS if "=" in name)
 _IGNORED = frozenset({"ro", "defaults", "nosuid", "nodev", "default_permissions"})
 """What a mount does anyway, or what means nothing: taken without a word."""
+_LOGS = ("auto", "journal", "syslog", "file", "stderr", "none")
 
 
 def mount_settings(
@@ -71,7 +76,9 @@ def mount_settings(
     given = parse_options(options)
     if "allow_other" in given and "allow_root" in given:
         raise ConfigError("allow_other and allow_root exclude each other: choose one")
-    where = absolute(Path(mountpoint))
+    where = Path(mountpoint)
+    if inherited(where) is None:
+        where = absolute(where)
     token_file = _path(given.get("token-file"), where)
     command = command_words(given["token-command"]) if "token-command" in given else None
     client = client_settings(
@@ -91,7 +98,11 @@ def mount_settings(
         allow_root="allow_root" in given,
         foreground=foreground,
         debug="debug" in given,
+        source=source or "",
+        replace="replace" in given,
+        noexec="noexec" in given,
         log_file=_path(given.get("log-file"), where),
+        log=_log(given.get("log", "auto"), foreground=foreground),
         read_ahead_kib=_read_ahead_kib(given),
     )
 
@@ -177,6 +188,14 @@ def _read_ahead_kib(given: dict[str, str]) -> int:
     if not text.isascii() or not text.isdigit():
         raise ConfigError(f"read-ahead-kb must be a number of KiB, not {text!r}")
     return int(text)
+
+
+def _log(text: str, *, foreground: bool) -> str:
+    if text not in _LOGS:
+        raise ConfigError(f"log must be one of {', '.join(_LOGS)}, not {text!r}; a file is named by log-file=FILE")
+    if text == "stderr" and not foreground:
+        raise ConfigError("log=stderr needs the foreground (-f): in the background nobody reads it")
+    return text
 
 
 def _path(text: str | None, mountpoint: Path) -> Path | None:

@@ -26,6 +26,7 @@ from tests.plain_namespace import Folder, Namespace
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
 SHELLS = frozenset({"sh", "console"})
+JOINTS = ("&", "|", "&&")
 UUID = "3f2a9c1e-7b4d-4e0a-9c58-1d6f0a2b3c4d"
 """The artifact of the examples."""
 TOKEN = "a-token-for-the-documents"
@@ -64,9 +65,9 @@ def invocations(line: str) -> Iterator[list[str]]:
     """Yield the words of each call of ivcapfs in a line of shell."""
     words = shlex.split(line, comments=True)
     while words:
-        ends = [index for index, word in enumerate(words) if word in ("&", "|", "&&") or word.endswith(";")]
+        ends = [index for index, word in enumerate(words) if word in (*JOINTS, ">") or word.endswith(";")]
         end = ends[0] if ends else len(words) - 1
-        command = [word.rstrip(";") for word in words[: end + 1] if word not in ("&", "|", "&&")]
+        command = [word.rstrip(";") for word in words[: end + 1] if word not in (*JOINTS, ">")]
         if command and command[0] == "ivcapfs":
             yield command[1:]
         words = words[end + 1 :]
@@ -181,6 +182,7 @@ MESSAGES_FROM = (
     *("cli.py", "config.py", "options.py", "client/auth.py", "fs/daemon.py", "fs/mount.py", "fs/mountpoint.py"),
     *("contexts.py", "client/contextlogin.py", "client/contextfile.py", "client/supplies.py"),
     *("client/tokencommand.py", "client/oidc.py", "client/network.py"),
+    *("fs/logs.py", "fs/unmounting.py", "commands/mounthelper.py", "commands/helperlink.py"),
     *("cache/disk.py", "cache/diskstore.py"),
     *("demo/stage.py", "demo/tour.py"),
 )

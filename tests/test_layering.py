@@ -11,12 +11,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
-    *("errors", "models", "waits", "privatefolder", "hosts", "secret", "contexts", "config"),
-    *("client", "cache", "catalog", "fs", "server", "options", "statusreport", "demo", "cli"),
+    *("errors", "models", "waits", "privatefolder", "hosts", "secret", "contexts", "config", "places"),
+    *("client", "cache", "catalog", "fs", "server", "options", "doctor", "statusreport", "demo", "commands", "cli"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}
-ENVIRONMENT = {"ivcapfs.config": "reads it", "ivcapfs.demo.processes": "hands it on to the processes that it starts"}
+ENVIRONMENT = {
+    "ivcapfs.config": "reads it",
+    "ivcapfs.places": "reads where the user's folders are",
+    "ivcapfs.demo.processes": "hands it on to the processes that it starts",
+}
 """Who touches the environment, besides the binding, which says there which libfuse is to be loaded."""
 TOP = len(FLOORS)
 LONGEST = 350
@@ -102,7 +106,7 @@ def test_the_server_uses_of_the_package_nothing_above_its_settings() -> None:
         ("starlette", {"server"}),
         ("uvicorn", {"server"}),
         ("sqlite3", {"catalog", "server", "demo"}),
-        ("click", {"cli"}),
+        ("click", {"cli", "commands"}),
         ("rich", {"cli", "demo", "statusreport"}),
     ],
 )

@@ -19,7 +19,8 @@ from ivcapfs.client import IVCAP, Artifact
 from ivcapfs.demo import samples
 from ivcapfs.demo.processes import IVCAPFS, Process, Signals, end_tagged, environment, eventually, start
 from ivcapfs.errors import ConfigError, MountError
-from ivcapfs.fs.mountpoint import check_machine, check_mountpoint, mount_at, mounts, unmount, unmount_lazily
+from ivcapfs.fs.mountpoint import check_machine, check_mountpoint, mount_at, mounts
+from ivcapfs.fs.unmounting import unmount, unmount_lazily
 from ivcapfs.options import absolute
 
 START_SECONDS = 15.0
@@ -197,7 +198,8 @@ def take_down(where: Path, tag: str) -> None:
             unmount(where)
     except MountError as exc:
         problem = exc
-        unmount_lazily(where)
+        if (left := mount_at(where)) is not None:
+            unmount_lazily(left)
     ended = end_tagged(tag, patience=END_SECONDS if problem is None else 0.0, seconds=END_SECONDS)
     if problem is not None:
         raise MountError(f"the mount was taken away while in use: {problem}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -39,6 +40,8 @@ _lib.fuse_invalidate_path.restype = ctypes.c_int
 _lib.fuse_invalidate_path.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
 _lib.fuse_get_session.restype = ctypes.c_void_p
 _lib.fuse_get_session.argtypes = [ctypes.c_void_p]
+_lib.fuse_session_fd.restype = ctypes.c_int
+_lib.fuse_session_fd.argtypes = [ctypes.c_void_p]
 _lib.fuse_session_exited.restype = ctypes.c_int
 _lib.fuse_session_exited.argtypes = [ctypes.c_void_p]
 
@@ -50,7 +53,7 @@ def interrupted() -> bool:
 
 def kernel_options(settings: MountSettings) -> dict[str, Any]:
     """Return the options for libfuse and mount(2)."""
-    name = settings.client.url.replace("\\", "\\\\").replace(",", "\\,")
+    name = (settings.source or settings.client.url).replace("\\", "\\\\").replace(",", "\\,")
     options: dict[str, Any] = {
         "foreground": True,
         "fsname": name,
@@ -59,6 +62,7 @@ def kernel_options(settings: MountSettings) -> dict[str, Any]:
         "nosuid": True,
         "nodev": True,
         "default_permissions": True,
+        "noexec": settings.noexec,
         "allow_other": settings.allow_other,
         "allow_root": settings.allow_root,
     }
@@ -83,16 +87,18 @@ class Kernel(mfusepy.FUSE):
         self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; written under _lock
         self.was_ready = False
 
-    def serve(self, operations: Operations, ready: Callable[[], None]) -> None:
+    def serve(self, operations: Operations, ready: Callable[[], None], first_open: Callable[[], None]) -> None:
         """Mount, answer callbacks until unmounted or `exit`, unmount.
 
         Args:
             ready: called once the kernel has agreed: from then on the mount serves.
+            first_open: called in the first callbacks of `open`, before they answer.
 
         Raises:
             RuntimeError: libfuse says that something failed; also at the end of a loop that `exit` ended.
         """
         self._ready = ready
+        self._first_open: Callable[[], None] | None = first_open
         super().__init__(operations, str(self._settings.mountpoint), **kernel_options(self._settings))
 
     def exit(self) -> None:
@@ -100,6 +106,15 @@ class Kernel(mfusepy.FUSE):
         with self._lock:
             if self._fuse is not None:
                 _lib.fuse_exit(self._fuse)
+
+    def is_connected(self) -> bool:
+        """Return whether the kernel holds the connection: as long as it does, the mount's device number is ours."""
+        with self._lock:
+            if self._fuse is None:
+                return False
+            poll = select.poll()
+            poll.register(_lib.fuse_session_fd(_lib.fuse_get_session(self._fuse)), select.POLLERR)
+            return not poll.poll(0)
 
     def forget(self, path: str) -> None:
         """Make the kernel drop what it knows of a path: attributes and pages. Not to be called in a callback."""
@@ -156,6 +171,9 @@ class Kernel(mfusepy.FUSE):
 
     def open(self, path: bytes, fip: Any) -> int:
         """``open``."""
+        if (first_open := self._first_open) is not None:
+            first_open()
+            self._first_open = None
         opened = self.operations.open(_text(path), fip.contents.flags)
         fip.contents.fh = opened.handle
         fip.contents.keep_cache = int(opened.keep_cache)

@@ -10,14 +10,16 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from ivcapfs.config import MountSettings
 from ivcapfs.errors import IvcapfsError, MountError
 from ivcapfs.fs import coredumps
+from ivcapfs.fs.logs import start_log
 from ivcapfs.fs.mount import MountedFileSystem
-from ivcapfs.fs.mountpoint import check_machine, check_mountpoint
+from ivcapfs.fs.mountpoint import check_inherited, check_machine, check_mountpoint, inherited
+from ivcapfs.fs.servicemanager import tell_ready
+from ivcapfs.fs.unmounting import clear_stale
 
 log = logging.getLogger(__name__)
 
@@ -34,37 +36,32 @@ def mount(settings: MountSettings, announce: Callable[[], None]) -> None:
         MountError: the mount did not begin.
     """
     coredumps.forbid()
-    check_machine(others=settings.allow_other or settings.allow_root)
-    check_mountpoint(settings.mountpoint)
+    check(settings)
     if settings.foreground:
-        start_log(settings)
-        MountedFileSystem(settings, announce).serve()
+
+        def ready() -> None:
+            announce()
+            tell_ready(settings.mountpoint)
+
+        MountedFileSystem(settings, ready, start_log(settings)).serve()
     else:
         _in_background(settings)
 
 
-def start_log(settings: MountSettings) -> None:
-    """Send the log to the file that was asked for, else to standard error (foreground) or nowhere."""
-    handler: logging.Handler
-    if settings.log_file is not None:
-        handler = WatchedFileHandler(_private(settings.log_file))
-    elif settings.foreground:
-        handler = logging.StreamHandler()
-    else:
-        handler = logging.NullHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("ivcapfs")
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
+def check(settings: MountSettings) -> None:
+    """See whether a mount can begin here, and clear a stale one where that is asked for.
 
-
-def _private(path: Path) -> Path:
-    """Make a log file that only its owner reads, where there is none."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
-    except OSError as exc:
-        raise MountError(f"the log file {path} cannot be written: {exc.strerror}") from exc
-    return path
+    Raises:
+        MountError: it cannot; the message says what to do.
+    """
+    descriptor = inherited(settings.mountpoint)
+    if descriptor is not None:
+        check_inherited(descriptor)
+        return
+    check_machine(others=settings.allow_other or settings.allow_root)
+    if settings.replace:
+        clear_stale(settings.mountpoint)
+    check_mountpoint(settings.mountpoint)
 
 
 def _in_background(settings: MountSettings) -> None:
@@ -96,8 +93,9 @@ def _run_child(settings: MountSettings, writing: int) -> None:
     try:
         os.setsid()
         _to_null()
-        start_log(settings)
-        MountedFileSystem(settings, lambda: report.send(READY)).serve()
+        _close_others(keep={writing, inherited(settings.mountpoint)})
+        where = start_log(settings)
+        MountedFileSystem(settings, lambda: report.send(READY), where).serve()
         code = 0
     except IvcapfsError as exc:
         report.send(str(exc).encode())
@@ -130,3 +128,11 @@ def _to_null() -> None:
         os.dup2(null, descriptor)
     os.close(null)
     os.chdir("/")
+
+
+def _close_others(keep: set[int | None]) -> None:
+    """Close what was inherited: a pipe held open would let whoever reads from it wait as long as the mount is there."""
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if descriptor > 2 and descriptor not in keep:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)

@@ -3,8 +3,8 @@
 Used by the command line, in the process that serves (see `ivcapfs.fs.daemon` for how that one is made).
 
 Threading: `serve` runs on the main thread and stays there. No thread and no connection exists before it is called. INT,
-TERM and HUP are blocked in all threads and awaited by one of ours (signal handlers in Python never run inside libfuse's
-loop); it ends all waits, then the loop.
+TERM, HUP and USR1 are blocked in all threads and awaited by one of ours (signal handlers in Python never run inside
+libfuse's loop): USR1 switches debug, the others end all waits, then the loop.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -40,10 +41,13 @@ from ivcapfs.fs import coredumps
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.kernelreadahead import raise_read_ahead
-from ivcapfs.fs.mountpoint import unmount_lazily
+from ivcapfs.fs.logs import toggle_debug
+from ivcapfs.fs.mountpoint import KIND, Mount, mount_at, mounts
 from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.operations import Operations
+from ivcapfs.fs.running import Announcement, Running
 from ivcapfs.fs.status import FOLDER, StatusSource, StatusView
+from ivcapfs.fs.unmounting import unmount_lazily
 from ivcapfs.fs.views import Views
 
 if TYPE_CHECKING:
@@ -52,12 +56,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+DEBUG = signal.SIGUSR1
+"""Switches debug on and off."""
 WAKE = signal.SIGUSR2
 """Wakes the main thread inside libfuse's loop; its handler does nothing."""
 WAKE_SECONDS = 0.05
 END_SECONDS = 30.0
 """After this, a mount that does not end by itself is taken away from the tree, and the process exits."""
 CATALOG_WORKERS = 128
+ENDED_EARLY = "the mount was ended by a signal before it served"
 
 
 class MountedFileSystem:
@@ -66,13 +73,20 @@ class MountedFileSystem:
     Args:
         settings: what to mount, and how.
         ready: called once, when the mount serves.
+        log_place: where it logs, in words.
     """
 
-    def __init__(self, settings: MountSettings, ready: Callable[[], None]) -> None:
+    def __init__(self, settings: MountSettings, ready: Callable[[], None], log_place: str = "") -> None:
         self._settings = settings
         self._ready = ready
+        self._log_place = log_place
+        self._announcement = Announcement()
         self._closing = threading.Event()
         self._ended = threading.Event()
+        self._announced = False
+        self._mount: Mount | None = None  # set once, when the mount serves
+        self._lock = threading.Lock()
+        self._before: frozenset[int] | None = None  # the mounts there were before ours may be; guarded by _lock
 
     def serve(self) -> None:
         """Mount, serve until unmounted or told to end by INT, TERM or HUP, and clean up.
@@ -84,7 +98,7 @@ class MountedFileSystem:
         coredumps.forbid()
         signal.signal(WAKE, lambda *_: None)
         connection = connect(self._settings.client)  # may wait for a token; there is no thread yet, any signal ends it
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING | {DEBUG})
         kernel = kernel_class(self._settings)
         threading.Thread(
             target=self._await_signal, args=(kernel, connection), name="signals", daemon=True
@@ -94,6 +108,7 @@ class MountedFileSystem:
             self._serve(kernel, connection, interrupted)
         finally:
             self._closing.set()
+            self._announcement.withdraw()
             self._ended.set()
             connection.close()
 
@@ -147,41 +162,96 @@ class MountedFileSystem:
 
     def _loop(self, kernel: Kernel, operations: Operations) -> None:
         """Mount and answer callbacks, until the end."""
+        with self._lock:
+            self._before = frozenset(mount.id for mount in mounts())
+        if self._closing.is_set():
+            raise MountError(ENDED_EARLY)
         with KeptStderr() as words:
 
             def on_ready() -> None:
                 words.restore()
-                log.info("serving %s at %s", self._settings.client.url, self._settings.mountpoint)
-                raise_read_ahead(self._settings.mountpoint, self._settings.read_ahead_kib)
-                self._ready()
+                self._on_ready()
 
             try:
-                kernel.serve(operations, on_ready)
+                kernel.serve(operations, on_ready, self._on_first_open)
             except RuntimeError as exc:
                 if not kernel.was_ready:
                     said = words.last_line() or f"libfuse's code is {exc}"
                     message = f"cannot mount at {self._settings.mountpoint}: {said}"
                     raise MountError(message) from exc
+        if not self._announced:
+            raise MountError(ENDED_EARLY)
+
+    def _on_ready(self) -> None:
+        """Tell everybody that the mount serves; unless it is already to end."""
+        if self._closing.is_set():
+            return
+        settings = self._settings
+        log.info("serving %s at %s", settings.client.url, settings.mountpoint)
+        ours = self._mount = self._new_mount()
+        self._announcement.publish(
+            Running(
+                pid=os.getpid(),
+                mountpoint=str(settings.mountpoint),
+                device=ours.device if ours else "",
+                source=settings.source or settings.client.url,
+                url=settings.client.url,
+                started=time.time(),
+                log=self._log_place,
+            )
+        )
+        self._announced = True
+        self._ready()
+
+    def _on_first_open(self) -> None:
+        """Do what must wait until the connection has begun."""
+        raise_read_ahead(self._settings.mountpoint, self._settings.read_ahead_kib)
+
+    def _new_mount(self) -> Mount | None:
+        """Return the mount that appeared at our mount point since we began; None if there is none."""
+        with self._lock:
+            before = self._before
+        there = mount_at(self._settings.mountpoint)
+        is_new = before is not None and there is not None and there.kind == KIND and there.id not in before
+        return there if is_new else None
 
     def _await_signal(self, kernel: Kernel, connection: Connection) -> None:
         """End the mount when a signal says so; runs on a thread of its own."""
-        received = signal.sigwait(ENDING)
+        while (received := signal.sigwait(ENDING | {DEBUG})) == DEBUG:
+            toggle_debug()
         log.info("got %s: unmounting", signal.Signals(received).name)
         self._closing.set()
         connection.close()
-        if not kernel.was_ready:
-            os._exit(128 + received)
-        kernel.exit()
+        with self._lock:
+            if self._before is None:
+                os._exit(128 + received)  # whatever the main thread waits for, nothing can be mounted yet
+        self._end_loop(kernel)
+
+    def _end_loop(self, kernel: Kernel) -> None:
+        """See that libfuse's loop ends, once it has begun; a mount that is on its way is waited for."""
         main = threading.main_thread().ident
         assert main is not None
         waited = 0.0
         while not self._ended.wait(WAKE_SECONDS):
-            signal.pthread_kill(main, WAKE)
+            if kernel.was_ready:
+                kernel.exit()
+                signal.pthread_kill(main, WAKE)
             waited += WAKE_SECONDS
             if waited > END_SECONDS:
-                log.error("the mount does not end by itself: taking it away")
-                unmount_lazily(self._settings.mountpoint)
+                self._take_away(kernel)
                 os._exit(1)
+
+    def _take_away(self, kernel: Kernel) -> None:
+        """The last resort: take the mount out of the tree, if what is there is still ours.
+
+        Ids and device numbers come again once a mount is gone; as long as the kernel holds the connection they do not.
+        """
+        ours = self._mount if kernel.was_ready else self._new_mount()
+        if ours is None or (kernel.was_ready and not kernel.is_connected()):
+            log.error("the mount is gone, but its process does not end by itself: ending it")
+        else:
+            log.error("the mount does not end by itself: taking it away")
+            unmount_lazily(ours)
 
 
 def check_deployment(connection: Connection) -> None:

@@ -1,6 +1,6 @@
-"""The place where a mount goes: is it fit, is it taken, and how it is taken down.
+"""The place where a mount goes: is it fit, is it taken.
 
-Used by `ivcapfs.fs.mount` and by the command line. Reads /proc/self/mountinfo (proc_pid_mountinfo(5)); holds no state.
+Used by `ivcapfs.fs` and by the command line. Reads /proc/self/mountinfo (proc_pid_mountinfo(5)); holds no state.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import errno
 import os
 import shutil
 import stat
-import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +16,18 @@ from ivcapfs.errors import MountError
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
-CONNECTIONS = Path("/sys/fs/fuse/connections")
-UNMOUNT_SECONDS = 20.0
+FUSE_NUMBERS = (10, 229)
+"""The device's major and minor number (Documentation/admin-guide/devices.txt)."""
+DESCRIPTORS = Path("/dev/fd")
+KIND = "fuse.ivcapfs"
+"""What mountinfo calls our mounts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of /proc/self/mountinfo; `device` is `major:minor`."""
+    """One line of /proc/self/mountinfo; `device` is `major:minor`, `id` is unique as long as the mount is there."""
 
+    id: int
     mountpoint: str
     kind: str
     source: str
@@ -39,7 +41,7 @@ def mounts() -> list[Mount]:
     found = []
     for fields in lines:
         kind, source = fields[fields.index("-") + 1 :][:2]
-        found.append(Mount(_unescape(fields[4]), kind, _unescape(source), fields[2]))
+        found.append(Mount(int(fields[0]), _unescape(fields[4]), kind, _unescape(source), fields[2]))
     return found
 
 
@@ -48,21 +50,53 @@ def mount_at(path: Path) -> Mount | None:
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == str(path)), None)
 
 
+def inherited(path: Path) -> int | None:
+    """Return N where the mount point is `/dev/fd/N`: whoever started us has mounted, and hands us the device."""
+    number = path.name
+    return int(number) if path.parent == DESCRIPTORS and number.isascii() and number.isdigit() else None
+
+
+def is_stale(path: Path) -> bool:
+    """Return whether the process of what is mounted at a path died: nobody answers there any more (ENOTCONN).
+
+    Asked by statfs(2), which always goes to the process: attributes would still be answered from the kernel's memory.
+    """
+    try:
+        os.statvfs(path)
+    except OSError as exc:
+        return exc.errno == errno.ENOTCONN
+    return False
+
+
+def check_inherited(descriptor: int) -> None:
+    """See whether a descriptor is an open /dev/fuse.
+
+    Raises:
+        MountError: it is not.
+    """
+    try:
+        status = os.fstat(descriptor)
+        fits = stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(*FUSE_NUMBERS)
+    except (OSError, OverflowError):
+        fits = False
+    if not fits or descriptor < 3:
+        raise MountError(f"{DESCRIPTORS / str(descriptor)} is no open /dev/fuse: open it, mount with it, hand it on")
+
+
 def check_mountpoint(path: Path) -> None:
     """See whether something can be mounted at an absolute path.
 
     Raises:
         MountError: it is missing, no folder, not empty, taken, or a stale mount; the message says what to do.
     """
+    if is_stale(path):
+        raise MountError(f"a mount whose process died is still at {path}: ivcapfs umount {path}")
     try:
         mode = path.stat().st_mode
         empty = stat.S_ISDIR(mode) and not any(path.iterdir())
     except FileNotFoundError:
         raise MountError(f"the mount point {path} does not exist: mkdir -p {path}") from None
     except OSError as exc:
-        if exc.errno in (errno.ENOTCONN, errno.EIO):
-            message = f"a mount whose process died is still at {path}: ivcapfs umount {path}"
-            raise MountError(message) from exc
         raise MountError(f"the mount point {path} cannot be used: {exc.strerror}") from exc
     if not stat.S_ISDIR(mode):
         raise MountError(f"the mount point {path} is no folder: choose an empty folder")
@@ -95,56 +129,12 @@ def check_machine(*, others: bool) -> None:
         raise MountError("no permission to open /dev/fuse: ask for membership of its group")
     if shutil.which("fusermount3") is None:
         raise MountError("the program fusermount3 is missing: apt install fuse3")
-    if others and not _others_allowed():
+    if others and not others_allowed():
         raise MountError(f"allow_other and allow_root need a line 'user_allow_other' in {FUSE_CONF}")
 
 
-def unmount(path: Path) -> None:
-    """Take down the ivcapfs mount at an absolute path (fusermount3(1), umount(8)).
-
-    Raises:
-        MountError: there is none, or it is busy.
-    """
-    mount = mount_at(path)
-    if mount is None or mount.kind != "fuse.ivcapfs":
-        raise MountError(f"no ivcapfs is mounted at {path}" + (f", but {mount.kind}" if mount else ""))
-    result = _run_unmount(path)
-    if result.returncode != 0:
-        reason = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
-        advice = ": a program has a file or its working folder there" if "busy" in reason else ""
-        raise MountError(f"{path} cannot be unmounted{advice} ({reason})")
-    _await_end(mount)
-
-
-def _await_end(mount: Mount) -> None:
-    """Wait, within a bound, until the mount's process has let go of its connection: its work is done then."""
-    connection = CONNECTIONS / mount.device.rpartition(":")[2]
-    end = time.monotonic() + UNMOUNT_SECONDS
-    while connection.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-
-
-def unmount_lazily(path: Path) -> None:
-    """Take a mount away from the tree at once, whoever uses it; for the last resort and for clean-up."""
-    if mount_at(path) is not None:
-        _run_unmount(path, lazily=True)
-
-
-def _run_unmount(path: Path, *, lazily: bool = False) -> subprocess.CompletedProcess[str]:
-    helper = shutil.which("fusermount3") or shutil.which("fusermount")
-    if os.geteuid() == 0 or helper is None:
-        command = ["umount", *(["-l"] if lazily else []), "--", str(path)]
-    else:
-        command = [helper, "-u", *(["-z"] if lazily else []), "--", str(path)]
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=UNMOUNT_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise MountError(f"{path} cannot be unmounted: {exc}") from exc
-
-
-def _others_allowed() -> bool:
+def others_allowed() -> bool:
+    """Return whether ordinary users may use allow_other (fuse(8))."""
     try:
         lines = FUSE_CONF.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -30,6 +30,15 @@ SDK_LEAKS = "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning
 """The SDK and its upload library do not close the files and connections that they open."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where mounts in the background log, if nothing else is said: not where this machine's own mounts do."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("state")
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all tests of this folder, and skip them where FUSE is missing: nowhere else."""
     here = Path(__file__).parent
