@@ -99,6 +99,7 @@ def test_the_kernels_read_ahead_is_raised_with_the_first_open(mount: Mount, plat
         assert setting.read_text() == "1024\n"
 
 
+@pytest.mark.timeout(60 + 10 * ROUNDS)
 def test_the_process_of_a_mount_waits_for_nothing_of_its_own(folder: Path, platform: Platform) -> None:
     """A process that waits for its own answer when it is killed would never end, and its mount with it."""
     for _ in range(ROUNDS):
