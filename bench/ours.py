@@ -28,7 +28,7 @@ class Ivcapfs(Mounter):
 
     def __init__(self, options: str = "", *, ordinary: bool = False) -> None:
         self.name = "ivcapfs-user" if ordinary else "ivcapfs"
-        self._options = ["-o", options] if options else []
+        self._options = options
         self._ordinary = ordinary
         self._prefix: Path | None = None  # where its Python is, if not where ours is
         if ordinary:
@@ -52,7 +52,9 @@ class Ivcapfs(Mounter):
 
     def command(self, world: World, folder: str, via: Via, step: Path) -> list[str]:
         """See `Mounter`."""
-        words = ("mount", "-f", *self._options, world.api_url(folder, via), str(step / "mnt"))
+        fresh = f"catalog-dir={step / 'catalog'}"  # no earlier mount's
+        options = ",".join(filter(None, (self._options, fresh)))
+        words = ("mount", "-f", "-o", options, world.api_url(folder, via), str(step / "mnt"))
         return [*self.reader, self._python(world), "-m", "ivcapfs", *words]
 
     def environment(self, world: World, via: Via) -> dict[str, str]:

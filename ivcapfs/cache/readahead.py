@@ -24,7 +24,7 @@ NEAR_AHEAD = 16
 LONGEST = 64
 """Of one transfer. All four in smallest blocks."""
 ENOUGH = 400_000_000
-"""Bytes per second: connections are added until they carry this together."""
+"""Bytes per second: connections are added until those of all readers carry this together."""
 MOST_TRANSFERS = 16
 SMOOTHING = 0.3
 MOST_MOVING, MOST_STILL = 32, 96
@@ -102,14 +102,13 @@ class Pace:
             rate = size / seconds
             self.rate = rate if not self.rate else (1 - SMOOTHING) * self.rate + SMOOTHING * rate
 
-    @property
-    def transfers(self) -> int:
-        """How many transfers should go side by side for one reader."""
-        return max(2, min(MOST_TRANSFERS, round(ENOUGH / self.rate))) if self.rate else 2
+    def transfers(self, readers: int) -> int:
+        """Return how many transfers should go side by side for one of so many readers."""
+        return max(2, min(MOST_TRANSFERS, round(ENOUGH / (self.rate * readers)))) if self.rate else 2
 
-    def largest(self, limit: int) -> int:
-        """Return the largest useful window, within `limit` bytes."""
-        return min(limit, self.transfers * LONGEST * self.block)
+    def largest(self, limit: int, readers: int) -> int:
+        """Return the largest useful window of one of so many readers, within `limit` bytes."""
+        return min(limit, self.transfers(readers) * LONGEST * self.block)
 
 
 @dataclass(slots=True)

@@ -283,8 +283,9 @@ class Reader:
         """Return how many bytes behind a read are worth fetching now. The lock is held."""
         ahead = handle.ahead
         front, reached = ahead.front, ahead.ahead
-        share = self._memory.most_unread // (len(self._streams) + (handle not in self._streams))
-        largest = self._pace.largest(min(self._settings.read_ahead, share))
+        readers = len(self._streams) + (handle not in self._streams)
+        share = self._memory.most_unread // readers
+        largest = self._pace.largest(min(self._settings.read_ahead, share), readers)
         window = ahead.window(start, size, largest if largest >= self._settings.block_size else 0)
         if ahead.size and handle.is_open:
             self._streams.add(handle)

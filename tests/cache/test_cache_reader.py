@@ -472,8 +472,7 @@ def test_reading_an_eighth_of_a_file_fetches_little_more(step: int) -> None:
 class AlwaysSlow(Pace):
     """What a source of a byte per second would leave behind."""
 
-    @property
-    def transfers(self) -> int:
+    def transfers(self, readers: int) -> int:
         return MOST_TRANSFERS
 
 
