@@ -128,6 +128,24 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class PageText:
+    """One page of a list of artifacts, of which no more is read than it takes to ask for the next one.
+
+    Attributes:
+        body: the answer's, as it came.
+        ids: of the artifacts on it, as the server writes them.
+        count: of the list's items.
+        cursor, at_time: as in `Page`.
+    """
+
+    body: bytes
+    ids: frozenset[str]
+    count: int
+    cursor: str | None = None
+    at_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """Which bytes an artifact has: as long as this stays equal, no byte changed.
 

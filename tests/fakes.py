@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import re
 import threading
 import time
@@ -16,11 +17,13 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Totals
 from ivcapfs.catalog.schema import microseconds
+from ivcapfs.client import wire
 from ivcapfs.errors import BadRequest, Closing, ContentChanged, NoSuchEntry, NotAFolder, NotFound
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Content, Page, uuid_bytes
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Content, Page, PageText, uuid_bytes
 from ivcapfs.waits import Check
 from tests.plain_namespace import EPOCH, Namespace
 from tests.plain_namespace import Folder as PlainFolder
@@ -329,6 +332,17 @@ class FakeApi:
         following = begin + limit
         return Page(items, self._cursor(following, ordered, at) if following < len(listed) else None, at)
 
+    def list_artifacts_text(self, **query: Any) -> PageText:
+        """Return one page as its text; see `list_artifacts_page`."""
+        page = self.list_artifacts_page(**query)
+        following = [page.cursor] if page.cursor else []
+        value = {
+            "items": [_as_json(record) for record in page.items],
+            "links": [{"rel": "next", "href": "/1/artifacts?" + urlencode({"page": cursor})} for cursor in following],
+            "at-time": page.at_time.isoformat() if page.at_time else None,
+        }
+        return wire.page_text(json.dumps(value).encode())
+
     def _sorted(self, newest_first: bool) -> list[ArtifactRecord]:
         records = list(self.records.values())
         if newest_first:
@@ -368,6 +382,18 @@ def _is_like(name: str | None, filter: str) -> bool:
     wild = {"_": ".", "%": ".*"}
     pattern = "".join(wild.get(char) or re.escape(char) for char in match[1])
     return name is not None and re.fullmatch(pattern, name, re.DOTALL) is not None
+
+
+def _as_json(record: ArtifactRecord) -> dict[str, Any]:
+    """Return a list item as the platform writes it."""
+    return {
+        "id": record.urn,
+        "name": record.name,
+        "status": record.status.value,
+        "mime-type": record.mime_type,
+        "size": record.size,
+        "created-at": record.created_at.isoformat(),
+    }
 
 
 def _as_list_item(record: ArtifactRecord) -> ArtifactRecord:

@@ -9,10 +9,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import TypeVar
 
 from ivcapfs.client import Api
 from ivcapfs.errors import ApiError, ProtocolError
-from ivcapfs.models import ArtifactRecord, Page
+from ivcapfs.models import ArtifactRecord, Page, PageText
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ REFUSED = frozenset({400, 404, 410, 422, 501})
 """How a server answers what it does not know: an order, a time, a cursor."""
 
 ArtifactPage = Page[ArtifactRecord]
+P = TypeVar("P", ArtifactPage, PageText)
 
 
 def is_refusal(exc: ApiError) -> bool:
@@ -35,10 +37,10 @@ class Chain:
     """How this server gives its list: newest first, unless it turned out to refuse an order.
 
     Args:
-        count: called with each page that was taken.
+        count: called with the number of items on each page that was taken.
     """
 
-    def __init__(self, api: Api, count: Callable[[ArtifactPage], None]) -> None:
+    def __init__(self, api: Api, count: Callable[[int], None]) -> None:
         self._api = api
         self._count = count
         self.is_ordered = True
@@ -55,17 +57,35 @@ class Chain:
             ApiError, TransportError: a page cannot be had; none is ever left out.
             ProtocolError: the pages do not come to an end.
         """
+
+        def mark(page: ArtifactPage) -> tuple[int, frozenset[str]]:
+            return len(page.items), frozenset(record.uuid for record in page.items)
+
+        return self._walk(self._api.list_artifacts_page, mark, cursor, at_time)
+
+    def texts(self, cursor: str | None = None) -> Iterator[PageText]:
+        """Iterate the pages of the list as they come; as `pages`."""
+        return self._walk(self._api.list_artifacts_text, lambda page: (page.count, page.ids), cursor, None)
+
+    def _walk(
+        self,
+        ask: Callable[..., P],
+        mark: Callable[[P], tuple[int, frozenset[str]]],
+        cursor: str | None,
+        at_time: datetime | None,
+    ) -> Iterator[P]:
+        """Iterate pages; `mark` tells how many items one has, and which."""
         seen: set[int] = set()
         recent: deque[frozenset[str]] = deque(maxlen=BARREN + 1)
         barren = 0
         for _ in range(MOST_PAGES):
-            page = self._first(at_time) if cursor is None else self._api.list_artifacts_page(cursor=cursor, limit=PAGE)
-            self._count(page)
+            page = self._first(ask, at_time) if cursor is None else ask(cursor=cursor, limit=PAGE)
+            count, items = mark(page)
+            self._count(count)
             yield page
             cursor = page.cursor
             if cursor is None:
                 return
-            items = frozenset(record.uuid for record in page.items)
             barren = 0 if items.difference(*recent) else barren + 1
             recent.append(items)
             if hash(cursor) in seen or barren >= BARREN:
@@ -79,16 +99,14 @@ class Chain:
             self.is_ordered = False
             log.warning("the server does not list artifacts by time, so each refresh walks the whole list: %s", why)
 
-    def _first(self, at_time: datetime | None) -> ArtifactPage:
+    def _first(self, ask: Callable[..., P], at_time: datetime | None) -> P:
         """Take the first page; what the server refuses is left out, and not asked for again."""
         while True:
             moment = at_time if self.takes_time else None
             try:
                 if self.is_ordered:
-                    return self._api.list_artifacts_page(
-                        limit=PAGE, order_by="created-at", order_desc=True, at_time=moment
-                    )
-                return self._api.list_artifacts_page(limit=PAGE, at_time=moment)
+                    return ask(limit=PAGE, order_by="created-at", order_desc=True, at_time=moment)
+                return ask(limit=PAGE, at_time=moment)
             except ApiError as exc:
                 if not is_refusal(exc):
                     raise

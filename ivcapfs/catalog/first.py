@@ -13,15 +13,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
-from ivcapfs.catalog.chain import ArtifactPage, Chain, is_refusal
+from ivcapfs.catalog.chain import Chain, is_refusal
 from ivcapfs.catalog.inbox import Inbox, Walk
 from ivcapfs.catalog.schema import microseconds
 from ivcapfs.catalog.store import Store, Transaction
+from ivcapfs.client import wire
+from ivcapfs.config import MIB
 from ivcapfs.errors import ApiError, CatalogError
-from ivcapfs.models import ArtifactRecord
+from ivcapfs.models import ArtifactRecord, PageText
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,8 @@ BATCH_PAGES = 400
 """Pages that are worth a transaction: 20,000 rows, which meet in the pages of the indexes."""
 MOST_PAGES = 2 * BATCH_PAGES
 """Pages that wait to be stored, at most."""
+BATCH_BYTES = 16 * MIB
+"""Of fewer pages that are worth a transaction, too; twice as many wait at most."""
 BATCH_SECONDS = 2.0
 """So long after the last batch fewer pages are worth one, too."""
 
@@ -95,7 +100,7 @@ class FirstSynchronization:
     def _walk(self, walk: Walk, inbox: Inbox) -> None:
         if walk.cursor is None:
             walk.begun = self._wall()
-        batches = Batches(self._chain.pages(walk.cursor), inbox, walk)
+        batches = Batches(self._chain.texts(walk.cursor), inbox, walk)
         try:
             while pages := batches.take():
                 self._store_batch(walk, pages)
@@ -104,15 +109,16 @@ class FirstSynchronization:
             batches.stop()
         inbox.clear()
 
-    def _store_batch(self, walk: Walk, pages: list[ArtifactPage]) -> None:
-        self._store.write(partial(self._write, walk=walk, pages=pages))
+    def _store_batch(self, walk: Walk, pages: list[PageText]) -> None:
+        records = [record for page in pages for record in wire.artifacts_in(page)]
+        self._store.write(partial(self._write, walk=walk, pages=pages, records=records))
         walk.pages, walk.cursor = walk.pages + len(pages), pages[-1].cursor
 
-    def _write(self, write: Transaction, *, walk: Walk, pages: list[ArtifactPage]) -> None:
+    def _write(self, write: Transaction, *, walk: Walk, pages: list[PageText], records: list[ArtifactRecord]) -> None:
         meta = write.meta()
         if walk.pages and ("cursor" not in meta or meta.get("walk", walk.token) != walk.token):
             raise CatalogError("the catalog was lost during its first synchronization, which begins again")
-        self._put(write, [record for page in pages for record in page.items], walk.at)
+        self._put(write, records, walk.at)
         cursor = pages[-1].cursor
         write.note(cursor=cursor, at=walk.at, pages=walk.pages + len(pages), begun=walk.begun, walk=walk.token)
         if cursor is None:
@@ -128,19 +134,19 @@ class Batches:
         walk: gets its moment from the first page, before that is handed out.
     """
 
-    def __init__(self, pages: Iterator[ArtifactPage], inbox: Inbox, walk: Walk) -> None:
+    def __init__(self, pages: Iterator[PageText], inbox: Inbox, walk: Walk) -> None:
         self._pages = pages
         self._inbox = inbox
         self._walk = walk
         self._changed = threading.Condition()
-        self._batch: list[ArtifactPage] = []  # that may be taken; guarded by _changed
+        self._batch: list[PageText] = []  # that may be taken; guarded by _changed
         self._is_idle = False  # whether somebody waits for a batch; guarded by _changed
         self._ended = False  # guarded by _changed
         self._failure: Exception | None = None  # guarded by _changed
         self._thread = threading.Thread(target=self._run, name="catalog-fetch", daemon=True)
         self._thread.start()
 
-    def take(self) -> list[ArtifactPage]:
+    def take(self) -> list[PageText]:
         """Return the next pages, once the last ones are stored; none at the end.
 
         Raises:
@@ -163,7 +169,8 @@ class Batches:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        waiting: list[ArtifactPage] = []
+        waiting: list[PageText] = []
+        size = 0
         is_first, last = True, time.monotonic()
         try:
             for page in self._pages:
@@ -174,10 +181,13 @@ class Batches:
                     is_first = False
                 self._inbox.append(page)
                 waiting.append(page)
-                is_worth = len(waiting) >= BATCH_PAGES or time.monotonic() - last >= BATCH_SECONDS
-                if is_worth and self._hand_over(waiting, patient=len(waiting) >= MOST_PAGES):
+                size += len(page.body)
+                is_full = len(waiting) >= MOST_PAGES or size >= 2 * BATCH_BYTES
+                is_late = time.monotonic() - last >= BATCH_SECONDS
+                is_worth = is_full or is_late or len(waiting) >= BATCH_PAGES or size >= BATCH_BYTES
+                if is_worth and self._hand_over(waiting, patient=is_full):
                     self._inbox.turn()
-                    waiting, last = [], time.monotonic()
+                    waiting, size, last = [], 0, time.monotonic()
         except Exception as exc:  # noqa: BLE001 - handed on to whoever takes
             self._failure = exc
         finally:
@@ -186,12 +196,12 @@ class Batches:
                 self._hand_over(waiting, patient=True)
             self.stop()
 
-    def _begin(self, page: ArtifactPage) -> None:
+    def _begin(self, page: PageText) -> None:
         if self._walk.cursor is None:
-            self._walk.at = moment_of(page)
+            self._walk.at = moment_of(page.at_time, wire.artifacts_in(page))
         self._inbox.begin(self._walk)
 
-    def _hand_over(self, pages: list[ArtifactPage], *, patient: bool) -> bool:
+    def _hand_over(self, pages: list[PageText], *, patient: bool) -> bool:
         """Let pages be taken, if somebody waits for them; return whether that was so."""
         with self._changed:
             if patient:
@@ -203,8 +213,8 @@ class Batches:
             return True
 
 
-def moment_of(page: ArtifactPage) -> int:
+def moment_of(at_time: datetime | None, records: Iterable[ArtifactRecord]) -> int:
     """Return the time that a page is of, in microseconds: the server's word, or the newest artifact's."""
-    if page.at_time is not None:
-        return microseconds(page.at_time)
-    return max((microseconds(record.created_at) for record in page.items), default=0)
+    if at_time is not None:
+        return microseconds(at_time)
+    return max((microseconds(record.created_at) for record in records), default=0)

@@ -5,8 +5,9 @@ touch fifty places of an index: more is then written to the disk than a second c
 that is killed need not ask for those pages again, each is appended to a file at once. One file has the pages of the
 batch that is being stored, the other those that have come since.
 
-A file is lines, each a checksum and JSON: what walk the pages are of, then one page each. A line that is not whole ends
-it. Nothing here is needed: where a file cannot be written or read, pages are asked for again.
+A file is records, each a number, a length, a checksum and a body: what walk the pages are of (number 0, JSON), then one
+page each, as the server sent it. A record that is not whole ends it. Nothing here is needed: where a file cannot be
+written or read, pages are asked for again.
 
 Threading: one thread at a time: the one that fetches, and before and after it the one that started it.
 """
@@ -19,23 +20,23 @@ import logging
 import os
 import secrets
 import stat
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from ivcapfs.catalog.schema import EPOCH, microseconds
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, Page
+from ivcapfs.client import wire
+from ivcapfs.errors import ProtocolError
+from ivcapfs.models import PageText
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-LARGEST = 256 * 1024 * 1024
+LARGEST = 128 * 1024 * 1024
 """Bytes of a file; a larger one is none of ours."""
 _SUFFIXES = (".inbox-a", ".inbox-b")
-_MICROSECOND = timedelta(microseconds=1)
+_HEAD = struct.Struct(">III")
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Inbox:
         self._number = 0  # of the last page that was appended
         self._fd = -1
 
-    def kept(self, walk: Walk | None) -> tuple[Walk, list[Page[ArtifactRecord]]] | None:
+    def kept(self, walk: Walk | None) -> tuple[Walk, list[PageText]] | None:
         """Return the pages that follow those in the database, with their walk; None where there are none.
 
         Args:
@@ -84,7 +85,7 @@ class Inbox:
             return None
         walk = walk or found[0][0]
         pages = {number: page for _, some in found for number, page in some.items()}
-        following: list[Page[ArtifactRecord]] = []
+        following: list[PageText] = []
         while page := pages.get(walk.pages + len(following) + 1):
             following.append(page)
         return (walk, following) if following else None
@@ -95,12 +96,10 @@ class Inbox:
         self._walk, self._number = walk, walk.pages
         self.turn()
 
-    def append(self, page: Page[ArtifactRecord]) -> None:
+    def append(self, page: PageText) -> None:
         """Keep a page."""
         self._number += 1
-        if self._fd >= 0:
-            rows = [(r.uuid, r.name, r.status, r.mime_type, r.size, microseconds(r.created_at)) for r in page.items]
-            self._write([self._number, page.cursor, rows])
+        self._write(self._number, page.body)
 
     def turn(self) -> None:
         """The pages in the other file are in the database: the next ones go there."""
@@ -115,7 +114,8 @@ class Inbox:
             log.debug("pages are not kept before they are stored: %s", exc)
             return
         walk = self._walk
-        self._write({"format": FORMAT, "walk": walk.token, "at": walk.at, "begun": walk.begun})
+        head = {"format": FORMAT, "walk": walk.token, "at": walk.at, "begun": walk.begun}
+        self._write(0, json.dumps(head).encode())
 
     def clear(self) -> None:
         """All pages are in the database, or not wanted."""
@@ -124,11 +124,12 @@ class Inbox:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def _write(self, value: Any) -> None:
-        text = json.dumps(value, separators=(",", ":"), check_circular=False).encode("ascii")
-        line = b"%08x %b\n" % (zlib.crc32(text), text)
+    def _write(self, number: int, body: bytes) -> None:
+        if self._fd < 0:
+            return
+        head = _HEAD.pack(number, len(body), zlib.crc32(body))
         try:
-            if os.write(self._fd, line) == len(line):
+            if os.writev(self._fd, (head, body)) == len(head) + len(body):
                 return
         except OSError as exc:
             log.debug("pages are not kept before they are stored: %s", exc)
@@ -141,36 +142,31 @@ class Inbox:
             self._fd = -1
 
 
-def _read(path: Path) -> tuple[Walk | None, dict[int, Page[ArtifactRecord]]]:
+def _read(path: Path) -> tuple[Walk | None, dict[int, PageText]]:
     """Return which walk a file is of, and its pages by their numbers, up to where it makes no sense."""
     walk: Walk | None = None
-    pages: dict[int, Page[ArtifactRecord]] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        for value in _values(path):
-            if walk is None:
-                if value["format"] != FORMAT:
-                    break
-                walk = Walk(int(value["at"]), float(value["begun"]), token=str(value["walk"]))
-            else:
-                number, cursor, rows = value
-                pages[number] = Page(tuple(_record(*row) for row in rows), cursor)
+    pages: dict[int, PageText] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, ProtocolError):
+        for number, body in _records(path):
+            if walk is not None:
+                pages[number] = wire.page_text(body)
+                continue
+            head = json.loads(body)
+            if head["format"] != FORMAT:
+                break
+            walk = Walk(int(head["at"]), float(head["begun"]), token=str(head["walk"]))
     return walk, pages
 
 
-def _values(path: Path) -> Iterator[Any]:
+def _records(path: Path) -> Iterator[tuple[int, bytes]]:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size > LARGEST:
             return
-        for line in file:
-            check, _, text = line.partition(b" ")
-            if not line.endswith(b"\n") or int(check, 16) != zlib.crc32(text[:-1]):
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            number, length, check = _HEAD.unpack(head)
+            body = file.read(length)
+            if len(body) != length or zlib.crc32(body) != check:
                 return
-            yield json.loads(text)
-
-
-def _record(
-    uuid: str, name: str | None, status: str, mime: str | None, size: int | None, created: int
-) -> ArtifactRecord:
-    return ArtifactRecord(uuid, name, ArtifactStatus(status), mime, size, EPOCH + created * _MICROSECOND)
+            yield number, body

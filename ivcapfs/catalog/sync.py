@@ -67,10 +67,10 @@ class Counters:
     walk_began: float | None = None
     others: int = 0
 
-    def count(self, page: ArtifactPage) -> None:
-        """A page came."""
+    def count(self, artifacts: int) -> None:
+        """A page of so many artifacts came."""
         self.pages += 1
-        self.artifacts += len(page.items)
+        self.artifacts += artifacts
 
     @property
     def rate(self) -> float:
@@ -167,7 +167,7 @@ class Synchronizer:
         seen = Seen(self._store.last_row()[1])
         at, known_pages, previous, is_deep = 0, 0, None, False
         for number, page in enumerate(self.chain.pages()):
-            at = at or moment_of(page)
+            at = at or moment_of(page.at_time, page.items)
             is_deep = bool(meta.get("open")) or at >= deep + OVERLAP
             previous = self._check_order(page, previous)
             is_known = self._put_page(page, at, seen, is_first=number == 0)

@@ -25,6 +25,7 @@ from ivcapfs.models import (
     AspectRecord,
     CollectionRecord,
     Page,
+    PageText,
 )
 
 PAGE_LIMIT = 50
@@ -61,15 +62,29 @@ class Api:
             order_desc: the largest first.
             at_time: the list as it was then.
         """
+        limit = min(max(limit, 1), PAGE_LIMIT)
         params = _params(
-            limit=min(max(limit, 1), PAGE_LIMIT),
-            page=cursor,
-            filter=filter,
-            order_by=order_by,
-            order_desc=order_desc,
-            at_time=at_time,
+            limit=limit, page=cursor, filter=filter, order_by=order_by, order_desc=order_desc, at_time=at_time
         )
         return wire.artifact_page_from_json(self._get("/1/artifacts", "listing artifacts", params))
+
+    def list_artifacts_text(
+        self,
+        *,
+        cursor: str | None = None,
+        limit: int = PAGE_LIMIT,
+        order_by: str | None = None,
+        order_desc: bool | None = None,
+        at_time: datetime | None = None,
+    ) -> PageText:
+        """Return one page of artifacts for `wire.artifacts_in`, so that its items may be read while the next page is on
+        its way. See `list_artifacts_page`.
+        """
+        params = _params(limit=limit, page=cursor, order_by=order_by, order_desc=order_desc, at_time=at_time)
+        reply = self._transport.request_json(
+            "GET", "/1/artifacts", what="listing artifacts", params=params, idempotent=True
+        )
+        return wire.page_text_from_json(reply.body, reply.text)
 
     def iter_artifacts(
         self,

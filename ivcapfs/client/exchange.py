@@ -26,11 +26,12 @@ Body = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class JsonReply:
-    """The answer of a small exchange; `body` is empty where the server sent none."""
+    """The answer of a small exchange; `body` is empty where the server sent none, `text` is what it was read from."""
 
     status: int
     headers: httpx.Headers
     body: dict[str, Any]
+    text: bytes = b""
 
 
 class Stream:

@@ -310,8 +310,8 @@ class Transport:
                 raise errors.ProtocolError(f"{ask.what}: the answer is over {self.limits.json_size} bytes")
             if self._clock() > deadline:
                 raise errors.DeadlineExceeded(f"{ask.what}: no whole answer within {self.limits.total:g} s")
-        empty = not body.strip()
-        return JsonReply(stream.status, stream.headers, {} if empty else jsontext.parse_object(body, what=ask.what))
+        value = jsontext.parse_object(body, what=ask.what) if body.strip() else {}
+        return JsonReply(stream.status, stream.headers, value, bytes(body))
 
     def _refusal(self, response: httpx.Response, what: str) -> errors.ApiError:
         """Return the exception for an answer that is no success, with the server's own words if any."""

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from ivcapfs.client import jsontext
 from ivcapfs.errors import ProtocolError
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Page, require_artifact_uuid
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Page, PageText, require_artifact_uuid
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -24,6 +25,7 @@ _SELDOM_LISTED = frozenset(
     {"last-modified-at", "last_modified_at", "etag", "policy", "account", "data-href", "data_href"}
 )
 _STATUSES = {status.value: status for status in ArtifactStatus}
+_ARTIFACTS = ("items", "artifacts")
 _LARGEST_SIZE = 2**63 - 1
 _LONGEST_CURSOR = 8192
 
@@ -86,7 +88,32 @@ def artifact_page_from_json(value: Any) -> Page[ArtifactRecord]:
     Raises:
         ProtocolError: it is no page.
     """
-    return _page(value, ("items", "artifacts"), lambda item: artifact_from_json(item, whole=False))
+    return _page(value, _ARTIFACTS, lambda item: artifact_from_json(item, whole=False))
+
+
+def page_text_from_json(value: Any, body: bytes) -> PageText:
+    """Return one page of ``GET /1/artifacts`` whose items are read later.
+
+    Args:
+        value: what `body` says.
+
+    Raises:
+        ProtocolError: it is no page.
+    """
+    page, listed = _listed(value, _ARTIFACTS)
+    ids = [item.get("id") for item in listed if isinstance(item, dict)]
+    seen = frozenset(id for id in ids if isinstance(id, str))
+    return PageText(body, seen, len(listed), _cursor(page.get("links")), _time(page, "at-time"))
+
+
+def page_text(body: bytes) -> PageText:
+    """Return the page that is in the body of an answer; raises as `page_text_from_json`."""
+    return page_text_from_json(jsontext.parse_object(body, what="listing artifacts"), body)
+
+
+def artifacts_in(page: PageText) -> tuple[ArtifactRecord, ...]:
+    """Return the artifacts on a page; as `artifact_page_from_json`."""
+    return artifact_page_from_json(jsontext.parse_object(page.body, what="listing artifacts")).items
 
 
 def aspect_page_from_json(value: Any) -> Page[AspectRecord]:
@@ -119,7 +146,8 @@ def format_time(moment: datetime) -> str:
     return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _page(value: Any, names: tuple[str, ...], read: Callable[[Any], T]) -> Page[T]:
+def _listed(value: Any, names: tuple[str, ...]) -> tuple[Mapping[str, Any], list[Any]]:
+    """Return a page, and the list on it."""
     page = _object(value, "a list page")
     present = [page[name] for name in names if name in page]
     if not present:
@@ -127,6 +155,11 @@ def _page(value: Any, names: tuple[str, ...], read: Callable[[Any], T]) -> Page[
     listed = present[0] if present[0] is not None else []
     if not isinstance(listed, list):
         raise ProtocolError("a list page whose list is none")
+    return page, listed
+
+
+def _page(value: Any, names: tuple[str, ...], read: Callable[[Any], T]) -> Page[T]:
+    page, listed = _listed(value, names)
     items: list[T] = []
     odd: ProtocolError | None = None
     for entry in listed:
