@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 BATCH_PAGES = 400
 """Pages that are worth a transaction: 20,000 rows, which meet in the pages of the indexes."""
-MOST_PAGES = 2 * BATCH_PAGES
-"""Pages that wait to be stored, at most."""
 BATCH_BYTES = 16 * MIB
-"""Of fewer pages that are worth a transaction, too; twice as many wait at most."""
+"""Of fewer pages that are worth a transaction, too."""
 BATCH_SECONDS = 2.0
-"""So long after the last batch fewer pages are worth one, too."""
+"""After which so few as have come are worth one."""
+MOST_PAGES = BATCH_PAGES
+"""Pages that wait to be read, at most; as many bytes as twice a batch."""
 
 Put = Callable[[Transaction, Iterable[ArtifactRecord], int], Any]
 
@@ -94,44 +94,81 @@ class FirstSynchronization:
         if kept is None:
             return walk
         walk, pages = kept
-        self._store_batch(walk, pages)
+        batch = Batch()
+        for page in pages:
+            batch.add(page)
+        self._store_batch(walk, batch)
         return walk
 
     def _walk(self, walk: Walk, inbox: Inbox) -> None:
         if walk.cursor is None:
             walk.begun = self._wall()
-        batches = Batches(self._chain.texts(walk.cursor), inbox, walk)
+        fetching = Fetching(self._chain.texts(walk.cursor), inbox, walk)
+        batch = Batch()
         try:
-            while pages := batches.take():
-                self._store_batch(walk, pages)
+            while pages := fetching.take():
+                for page in pages:
+                    batch.add(page)
+                if batch.is_worth_storing():
+                    self._store_batch(walk, batch)
+                    batch = Batch()
                 self._check()
         finally:
-            batches.stop()
+            fetching.stop()
+        if batch.pages:
+            self._store_batch(walk, batch)
+        if fetching.failure is not None:
+            raise fetching.failure
         inbox.clear()
 
-    def _store_batch(self, walk: Walk, pages: list[PageText]) -> None:
-        records = [record for page in pages for record in wire.artifacts_in(page)]
-        self._store.write(partial(self._write, walk=walk, pages=pages, records=records))
-        walk.pages, walk.cursor = walk.pages + len(pages), pages[-1].cursor
+    def _store_batch(self, walk: Walk, batch: Batch) -> None:
+        self._store.write(partial(self._write, walk=walk, batch=batch))
+        walk.pages, walk.cursor = walk.pages + batch.pages, batch.cursor
 
-    def _write(self, write: Transaction, *, walk: Walk, pages: list[PageText], records: list[ArtifactRecord]) -> None:
+    def _write(self, write: Transaction, *, walk: Walk, batch: Batch) -> None:
         meta = write.meta()
         if walk.pages and ("cursor" not in meta or meta.get("walk", walk.token) != walk.token):
             raise CatalogError("the catalog was lost during its first synchronization, which begins again")
-        self._put(write, records, walk.at)
-        cursor = pages[-1].cursor
-        write.note(cursor=cursor, at=walk.at, pages=walk.pages + len(pages), begun=walk.begun, walk=walk.token)
-        if cursor is None:
+        self._put(write, batch.records, walk.at)
+        pages = walk.pages + batch.pages
+        write.note(cursor=batch.cursor, at=walk.at, pages=pages, begun=walk.begun, walk=walk.token)
+        if batch.cursor is None:
             write.note(complete=1, until=walk.at, deep=walk.at, synced=walk.begun, reconciled=walk.begun, walk=None)
             log.info("the first synchronization is complete")
 
 
-class Batches:
-    """Pages, fetched while those before them are stored.
+class Batch:
+    """Pages that go into the database together. One thread."""
+
+    def __init__(self) -> None:
+        self.records: list[ArtifactRecord] = []
+        self.pages = 0
+        self.cursor: str | None = None
+        self._bytes = 0
+        self._began = time.monotonic()
+
+    def add(self, page: PageText) -> None:
+        """Read the next page."""
+        self.records += wire.artifacts_in(page)
+        self.pages += 1
+        self.cursor = page.cursor
+        self._bytes += len(page.body)
+
+    def is_worth_storing(self) -> bool:
+        """Return whether it is large, or old, enough."""
+        is_large = self.pages >= BATCH_PAGES or self._bytes >= BATCH_BYTES
+        return is_large or time.monotonic() - self._began >= BATCH_SECONDS
+
+
+class Fetching:
+    """Pages, fetched while those before them are read and stored.
 
     Args:
         pages: used on the fetching thread alone, as is `inbox`.
         walk: gets its moment from the first page, before that is handed out.
+
+    Attributes:
+        failure: what ended it, once `take` has returned nothing; None: the list's end.
     """
 
     def __init__(self, pages: Iterator[PageText], inbox: Inbox, walk: Walk) -> None:
@@ -139,27 +176,19 @@ class Batches:
         self._inbox = inbox
         self._walk = walk
         self._changed = threading.Condition()
-        self._batch: list[PageText] = []  # that may be taken; guarded by _changed
-        self._is_idle = False  # whether somebody waits for a batch; guarded by _changed
+        self._waiting: list[PageText] = []  # guarded by _changed
+        self._bytes = 0  # of what waits; guarded by _changed
         self._ended = False  # guarded by _changed
-        self._failure: Exception | None = None  # guarded by _changed
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="catalog-fetch", daemon=True)
         self._thread.start()
 
     def take(self) -> list[PageText]:
-        """Return the next pages, once the last ones are stored; none at the end.
-
-        Raises:
-            IvcapfsError: what the fetching raised, once all pages before it were taken.
-        """
+        """Return all pages that have come, at least one; none at the end, or after a failure."""
         with self._changed:
-            self._is_idle = True
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            pages, self._waiting, self._bytes = self._waiting, [], 0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._batch or self._ended)
-            self._is_idle = False
-            pages, self._batch = self._batch, []
-            if not pages and self._failure is not None:
-                raise self._failure
             return pages
 
     def stop(self) -> None:
@@ -169,31 +198,19 @@ class Batches:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        waiting: list[PageText] = []
-        size = 0
-        is_first, last = True, time.monotonic()
+        number = 0
         try:
-            for page in self._pages:
+            for number, page in enumerate(self._pages):
                 if self._ended:
                     return
-                if is_first:
+                if number == 0:
                     self._begin(page)
-                    is_first = False
                 self._inbox.append(page)
-                waiting.append(page)
-                size += len(page.body)
-                is_full = len(waiting) >= MOST_PAGES or size >= 2 * BATCH_BYTES
-                is_late = time.monotonic() - last >= BATCH_SECONDS
-                is_worth = is_full or is_late or len(waiting) >= BATCH_PAGES or size >= BATCH_BYTES
-                if is_worth and self._hand_over(waiting, patient=is_full):
-                    self._inbox.turn()
-                    waiting, size, last = [], 0, time.monotonic()
+                self._hand_over(page)
         except Exception as exc:  # noqa: BLE001 - handed on to whoever takes
-            self._failure = exc
+            self.failure = exc
         finally:
             self._inbox.close()
-            if waiting:
-                self._hand_over(waiting, patient=True)
             self.stop()
 
     def _begin(self, page: PageText) -> None:
@@ -201,16 +218,16 @@ class Batches:
             self._walk.at = moment_of(page.at_time, wire.artifacts_in(page))
         self._inbox.begin(self._walk)
 
-    def _hand_over(self, pages: list[PageText], *, patient: bool) -> bool:
-        """Let pages be taken, if somebody waits for them; return whether that was so."""
+    def _hand_over(self, page: PageText) -> None:
+        """Let a page be taken, as soon as not too many wait."""
         with self._changed:
-            if patient:
-                self._changed.wait_for(lambda: self._ended or (self._is_idle and not self._batch))
-            if self._ended or not self._is_idle or self._batch:
-                return False
-            self._batch = pages
+            self._changed.wait_for(lambda: self._has_room() or self._ended)
+            self._waiting.append(page)
+            self._bytes += len(page.body)
             self._changed.notify_all()
-            return True
+
+    def _has_room(self) -> bool:
+        return len(self._waiting) < MOST_PAGES and self._bytes < 2 * BATCH_BYTES
 
 
 def moment_of(at_time: datetime | None, records: Iterable[ArtifactRecord]) -> int:

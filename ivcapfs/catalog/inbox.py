@@ -2,14 +2,15 @@
 
 Used by `ivcapfs.catalog.first`. Rows go into the database in large batches, sorted, since each page by itself would
 touch fifty places of an index: more is then written to the disk than a second core can do meanwhile. So that a process
-that is killed need not ask for those pages again, each is appended to a file at once. One file has the pages of the
-batch that is being stored, the other those that have come since.
+that is killed need not ask for those pages again, each is appended to a file at once. There are two, so that one can
+be dropped while pages go into the other.
 
 A file is records, each a number, a length, a checksum and a body: what walk the pages are of (number 0, JSON), then one
 page each, as the server sent it. A record that is not whole ends it. Nothing here is needed: where a file cannot be
 written or read, pages are asked for again.
 
-Threading: one thread at a time: the one that fetches, and before and after it the one that started it.
+Threading: one thread at a time: the one that fetches, and before and after it the one that started it. Another one
+raises `Walk.pages` meanwhile.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Inbox:
         self._paths = [] if path is None else [path.with_suffix(suffix) for suffix in _SUFFIXES]
         self._walk = Walk()
         self._number = 0  # of the last page that was appended
+        self._turned_at = 0  # of the last page in the file that is not written to
         self._fd = -1
 
     def kept(self, walk: Walk | None) -> tuple[Walk, list[PageText]] | None:
@@ -94,16 +96,19 @@ class Inbox:
         """Pages of a walk are about to come, the first of them that behind `walk.pages`; what was kept is dropped."""
         self.clear()
         self._walk, self._number = walk, walk.pages
-        self.turn()
+        self._turn()
 
     def append(self, page: PageText) -> None:
-        """Keep a page."""
+        """Keep a page; drop the file that it does not go into, once all that is there is in the database."""
+        if self._turned_at < self._number and self._turned_at <= self._walk.pages:
+            self._turn()
         self._number += 1
         self._write(self._number, page.body)
 
-    def turn(self) -> None:
-        """The pages in the other file are in the database: the next ones go there."""
+    def _turn(self) -> None:
+        """Go on in the other file, from its beginning."""
         self.close()
+        self._turned_at = self._number
         if not self._paths:
             return
         self._paths.reverse()

@@ -332,7 +332,6 @@ def test_a_first_synchronization_whose_catalog_is_lost_under_it_begins_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first, "BATCH_PAGES", 1)
-    monkeypatch.setattr(first, "MOST_PAGES", 1)
     with ThreadPoolExecutor(4) as pool:
         world = World(pool, folder)
         world.add(MANY)
