@@ -37,7 +37,7 @@ SURELY_WHOLE = 61
 """Characters of a leaf that is not cut, nor is its @id form: at most 244 bytes, and 9 for the @id."""
 _LOWEST, _HIGHEST = bytes(12), b"\xff" * 12
 CHUNK = 250
-MANY_ROWS = 1000
+"""Artifacts that are stored with the same few statements; the interpreter's lock is let go once for each of these."""
 
 _STATUSES = {status: status.value for status in ArtifactStatus}
 
@@ -110,19 +110,30 @@ class Placement:
     def put(self, records: Iterable[ArtifactRecord]) -> dict[str, tuple[int, bool]]:
         """Store records as they are now.
 
+        Many go in in the order of their uuids, so that they come to the same pages of that index together.
+
         Returns:
             For each uuid its row, and whether it was known before with the same readiness.
         """
-        given = {uuid_bytes(record.uuid): record for record in records}
-        known = self._known(list(given))
+        given = {record.uuid: record for record in records}
         outcome: dict[str, tuple[int, bool]] = {}
-        for uuid, row in known.items():
+        if len(given) <= CHUNK:
+            self._put_some(given.values(), outcome)
+            return outcome
+        uuids = sorted(given)
+        for at in range(0, len(uuids), CHUNK):
+            self._put_some([given[uuid] for uuid in uuids[at : at + CHUNK]], outcome)
+        return outcome
+
+    def _put_some(self, records: Iterable[ArtifactRecord], outcome: dict[str, tuple[int, bool]]) -> None:
+        """Store records of different artifacts."""
+        given = {uuid_bytes(record.uuid): record for record in records}
+        for uuid, row in self._known(list(given)).items():
             record = given.pop(uuid)
             was_placed = row.folder is not None
             outcome[record.uuid] = (self._change(row, record).id, was_placed == record.is_ready)
         for record, id in self._insert_all(given):
             outcome[record.uuid] = (id, False)
-        return outcome
 
     def remove(self, ids: Iterable[int]) -> int:
         """Forget artifacts by their rows; return how many there were."""
@@ -135,12 +146,9 @@ class Placement:
         return count
 
     def _known(self, uuids: list[bytes]) -> dict[bytes, _Row]:
-        rows: dict[bytes, _Row] = {}
-        for at in range(0, len(uuids), CHUNK):
-            some = uuids[at : at + CHUNK]
-            for uuid, id, *rest in self._conn.execute(_KNOWN.format(",".join("?" * len(some))), some):
-                rows[uuid] = _Row(id, uuid, *rest)
-        return rows
+        """Return which of at most `CHUNK` artifacts are known."""
+        statement = _KNOWN.format(",".join("?" * len(uuids)))
+        return {uuid: _Row(id, uuid, *rest) for uuid, id, *rest in self._conn.execute(statement, uuids)}
 
     def _change(self, row: _Row, record: ArtifactRecord) -> _Row:
         """Bring a stored artifact up to date; it stays in its row unless its path may have changed."""
@@ -164,28 +172,18 @@ class Placement:
     def _insert_all(self, given: dict[bytes, ArtifactRecord]) -> Iterator[tuple[ArtifactRecord, int]]:
         """Insert artifacts that are not known; iterate each with its row.
 
-        Most have a name of their own, and go in at once. The others follow one by one. Many go in in the order of
-        their uuids, so that they come to the same pages of that index together.
+        Most have a name of their own, and go in at once. The others follow one by one.
         """
         (last,) = self._conn.execute("SELECT ifnull(max(id), 0) FROM artifact").fetchone()
-        simple = self._alone(given)
-        if len(simple) > MANY_ROWS:
-            simple.sort()
-        self._insert_rows(last, simple)
-        for number, row in enumerate(simple, last + 1):
-            yield given.pop(row[0]), number
+        rows = [(id, *row) for id, row in enumerate(self._alone(given), last + 1)]
+        if rows:
+            self._conn.execute(_INSERT_SOME + ",".join([_ROW] * len(rows)), [value for row in rows for value in row])
+        self._files += len(rows)
+        self._blocks += sum(blocks_of(row[5]) for row in rows)
+        for id, uuid, *_ in rows:
+            yield given.pop(uuid), id
         for record in given.values():
             yield record, self._insert(record).id
-
-    def _insert_rows(self, last: int, rows: list[tuple[Any, ...]]) -> None:
-        """Insert rows behind the last one, a chunk with each statement: for each the interpreter's lock is let go."""
-        self._files += len(rows)
-        self._blocks += sum(blocks_of(row[4]) for row in rows)
-        for at in range(0, len(rows), CHUNK):
-            some = rows[at : at + CHUNK]
-            numbered = zip(range(last + at + 1, last + at + 1 + len(some)), some, strict=True)
-            values = [value for id, row in numbered for value in (id, *row)]
-            self._conn.execute(_INSERT_SOME + ",".join([_ROW] * len(some)), values)
 
     def _alone(self, given: dict[bytes, ArtifactRecord]) -> list[tuple[Any, ...]]:
         """Return the rows, without id, of those that get their plain names and leave everybody else's as they are.
@@ -218,13 +216,9 @@ class Placement:
         ]  # fmt: skip
 
     def _matching(self, statement: str, pairs: list[tuple[Any, Any]]) -> set[Any]:
-        """Return what a statement finds for pairs of values."""
-        found: set[Any] = set()
-        for at in range(0, len(pairs), CHUNK):
-            some = pairs[at : at + CHUNK]
-            values = [value for pair in some for value in pair]
-            found.update(self._conn.execute(statement.format(",".join(["(?,?)"] * len(some))), values))
-        return found
+        """Return what a statement finds for at most `CHUNK` pairs of values."""
+        values = [value for pair in pairs for value in pair]
+        return set(self._conn.execute(statement.format(",".join(["(?,?)"] * len(pairs))), values))
 
     def _insert(self, record: ArtifactRecord) -> _Row:
         """Insert one artifact, whatever its name does to others."""
