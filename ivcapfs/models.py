@@ -10,7 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ivcapfs.errors import ProtocolError
 
@@ -78,6 +78,22 @@ class ArtifactRecord:
         return self.status is ArtifactStatus.READY
 
 
+class ListedArtifact(NamedTuple):
+    """One artifact of a list, as `ArtifactRecord` has it: a tuple, because a list has many."""
+
+    uuid: str
+    name: str | None
+    status: ArtifactStatus
+    mime_type: str | None
+    size: int | None
+    created_at: datetime
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the content can be read."""
+        return self.status is ArtifactStatus.READY
+
+
 @dataclass(frozen=True, slots=True)
 class AspectRecord:
     """One aspect: typed JSON about an entity, valid for a time (``GET /1/aspects``).
@@ -133,14 +149,12 @@ class PageText:
 
     Attributes:
         body: the answer's, as it came.
-        ids: of the artifacts on it, as the server writes them.
-        count: of the list's items.
+        items: of the list in it, as JSON has them; `ivcapfs.client.wire.artifacts_in` reads them.
         cursor, at_time: as in `Page`.
     """
 
     body: bytes
-    ids: frozenset[str]
-    count: int
+    items: list[Any]
     cursor: str | None = None
     at_time: datetime | None = None
 

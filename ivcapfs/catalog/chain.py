@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TypeVar
 
-from ivcapfs.client import Api
+from ivcapfs.client import Api, wire
 from ivcapfs.errors import ApiError, ProtocolError
 from ivcapfs.models import ArtifactRecord, Page, PageText
 
@@ -65,7 +65,11 @@ class Chain:
 
     def texts(self, cursor: str | None = None) -> Iterator[PageText]:
         """Iterate the pages of the list as they come; as `pages`."""
-        return self._walk(self._api.list_artifacts_text, lambda page: (page.count, page.ids), cursor, None)
+
+        def mark(page: PageText) -> tuple[int, frozenset[str]]:
+            return len(page.items), wire.ids_in(page)
+
+        return self._walk(self._api.list_artifacts_text, mark, cursor, None)
 
     def _walk(
         self,

@@ -19,25 +19,26 @@ from typing import Any
 
 from ivcapfs.catalog.chain import Chain, is_refusal
 from ivcapfs.catalog.inbox import Inbox, Walk
+from ivcapfs.catalog.placement import Listed
 from ivcapfs.catalog.schema import microseconds
 from ivcapfs.catalog.store import Store, Transaction
 from ivcapfs.client import wire
 from ivcapfs.config import MIB
 from ivcapfs.errors import ApiError, CatalogError
-from ivcapfs.models import ArtifactRecord, PageText
+from ivcapfs.models import PageText
 
 log = logging.getLogger(__name__)
 
 BATCH_PAGES = 400
 """Pages that are worth a transaction: 20,000 rows, which meet in the pages of the indexes."""
-BATCH_BYTES = 16 * MIB
+BATCH_BYTES = 8 * MIB
 """Of fewer pages that are worth a transaction, too."""
 BATCH_SECONDS = 2.0
 """After which so few as have come are worth one."""
 MOST_PAGES = BATCH_PAGES
 """Pages that wait to be read, at most; as many bytes as twice a batch."""
 
-Put = Callable[[Transaction, Iterable[ArtifactRecord], int], Any]
+Put = Callable[[Transaction, Iterable[Listed], int], Any]
 
 
 class FirstSynchronization:
@@ -141,7 +142,7 @@ class Batch:
     """Pages that go into the database together. One thread."""
 
     def __init__(self) -> None:
-        self.records: list[ArtifactRecord] = []
+        self.records: list[Listed] = []
         self.pages = 0
         self.cursor: str | None = None
         self._bytes = 0
@@ -230,7 +231,7 @@ class Fetching:
         return len(self._waiting) < MOST_PAGES and self._bytes < 2 * BATCH_BYTES
 
 
-def moment_of(at_time: datetime | None, records: Iterable[ArtifactRecord]) -> int:
+def moment_of(at_time: datetime | None, records: Iterable[Listed]) -> int:
     """Return the time that a page is of, in microseconds: the server's word, or the newest artifact's."""
     if at_time is not None:
         return microseconds(at_time)

@@ -23,7 +23,7 @@ import mimetypes
 import re
 from collections.abc import Sequence
 
-from ivcapfs.models import ArtifactRecord
+from ivcapfs.models import ArtifactRecord, ListedArtifact
 
 MAX_COMPONENT = 255
 """Bytes; NAME_MAX of Linux."""
@@ -50,7 +50,7 @@ _TYPES = mimetypes.MimeTypes(filenames=())
 """The types that Python itself knows, whatever this machine's /etc/mime.types says."""
 
 
-def plain_path(record: ArtifactRecord) -> Parts:
+def plain_path(record: ArtifactRecord | ListedArtifact) -> Parts:
     """Return the path that the record's artifact owns if no other has a better claim to it."""
     name = record.name
     if name and len(name) <= MAX_COMPONENT and _SIMPLE.fullmatch(name):
@@ -141,7 +141,7 @@ def split_suffix(component: str) -> tuple[str, str]:
     return stem, suffix
 
 
-def _encoded(record: ArtifactRecord) -> Parts:
+def _encoded(record: ArtifactRecord | ListedArtifact) -> Parts:
     if record.name:
         return encode(record.name)
     bare_type = (record.mime_type or "").partition(";")[0].strip()

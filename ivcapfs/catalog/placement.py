@@ -30,11 +30,12 @@ from ivcapfs.catalog.schema import (
     name_of,
     stored_name,
 )
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_bytes, uuid_text
+from ivcapfs.models import ArtifactRecord, ArtifactStatus, ListedArtifact, uuid_bytes, uuid_text
 
 MANY_RIVALS = 64
 SURELY_WHOLE = 61
 """Characters of a leaf that is not cut, nor is its @id form: at most 244 bytes, and 9 for the @id."""
+Listed = ArtifactRecord | ListedArtifact
 _LOWEST, _HIGHEST = bytes(12), b"\xff" * 12
 CHUNK = 250
 """Artifacts that are stored with the same few statements; the interpreter's lock is let go once for each of these."""
@@ -107,7 +108,7 @@ class Placement:
 
     # -- artifacts -----------------------------------------------------------------------------------------------
 
-    def put(self, records: Iterable[ArtifactRecord]) -> dict[str, tuple[int, bool]]:
+    def put(self, records: Iterable[Listed]) -> dict[str, tuple[int, bool]]:
         """Store records as they are now.
 
         Many go in in the order of their uuids, so that they come to the same pages of that index together.
@@ -125,7 +126,7 @@ class Placement:
             self._put_some([given[uuid] for uuid in uuids[at : at + CHUNK]], outcome)
         return outcome
 
-    def _put_some(self, records: Iterable[ArtifactRecord], outcome: dict[str, tuple[int, bool]]) -> None:
+    def _put_some(self, records: Iterable[Listed], outcome: dict[str, tuple[int, bool]]) -> None:
         """Store records of different artifacts."""
         given = {uuid_bytes(record.uuid): record for record in records}
         for uuid, row in self._known(list(given)).items():
@@ -150,7 +151,7 @@ class Placement:
         statement = _KNOWN.format(",".join("?" * len(uuids)))
         return {uuid: _Row(id, uuid, *rest) for uuid, id, *rest in self._conn.execute(statement, uuids)}
 
-    def _change(self, row: _Row, record: ArtifactRecord) -> _Row:
+    def _change(self, row: _Row, record: Listed) -> _Row:
         """Bring a stored artifact up to date; it stays in its row unless its path may have changed."""
         was_placed = row.folder is not None
         same_path = name_of(row.name, row.leaf) == record.name and (
@@ -169,7 +170,7 @@ class Placement:
             row.status, row.mime, row.size = str(record.status), record.mime_type, record.size
         return row
 
-    def _insert_all(self, given: dict[bytes, ArtifactRecord]) -> Iterator[tuple[ArtifactRecord, int]]:
+    def _insert_all(self, given: dict[bytes, Listed]) -> Iterator[tuple[Listed, int]]:
         """Insert artifacts that are not known; iterate each with its row.
 
         Most have a name of their own, and go in at once. The others follow one by one.
@@ -185,7 +186,7 @@ class Placement:
         for record in given.values():
             yield record, self._insert(record).id
 
-    def _alone(self, given: dict[bytes, ArtifactRecord]) -> list[tuple[Any, ...]]:
+    def _alone(self, given: dict[bytes, Listed]) -> list[tuple[Any, ...]]:
         """Return the rows, without id, of those that get their plain names and leave everybody else's as they are.
 
         Only namesakes can share an @id form, and names that are cut in it.
@@ -220,7 +221,7 @@ class Placement:
         values = [value for pair in pairs for value in pair]
         return set(self._conn.execute(statement.format(",".join(["(?,?)"] * len(pairs))), values))
 
-    def _insert(self, record: ArtifactRecord) -> _Row:
+    def _insert(self, record: Listed) -> _Row:
         """Insert one artifact, whatever its name does to others."""
         uuid, created = uuid_bytes(record.uuid), microseconds(record.created_at)
         row = _Row(0, uuid, stored_name(record.name), str(record.status), _text(record.mime_type), record.size,

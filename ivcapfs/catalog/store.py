@@ -21,7 +21,7 @@ from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Neighbour, Order
 from ivcapfs.catalog.names import Parts, encode_component, id_leaf
 from ivcapfs.catalog.opened import Work
 from ivcapfs.catalog.paths import EVER, Found, find, find_folder, find_plain
-from ivcapfs.catalog.placement import Placement
+from ivcapfs.catalog.placement import Listed, Placement
 from ivcapfs.catalog.schema import PLAIN, RECORD, ROOT, SHORT, SHORT_DIGITS, name_of, record_of
 from ivcapfs.models import ArtifactRecord, uuid_bytes, uuid_text
 
@@ -251,7 +251,7 @@ class Transaction:
         self._conn = conn
         self._placement = placement
 
-    def put(self, records: Iterable[ArtifactRecord]) -> dict[str, tuple[int, bool]]:
+    def put(self, records: Iterable[Listed]) -> dict[str, tuple[int, bool]]:
         """Store records; see `Placement.put`."""
         return self._placement.put(records)
 

@@ -26,6 +26,7 @@ from typing import Any
 from ivcapfs.catalog.chain import ArtifactPage, Chain
 from ivcapfs.catalog.first import FirstSynchronization, moment_of
 from ivcapfs.catalog.lease import Lease
+from ivcapfs.catalog.placement import Listed
 from ivcapfs.catalog.schema import EPOCH, microseconds
 from ivcapfs.catalog.seen import Seen
 from ivcapfs.catalog.store import Store, Transaction
@@ -218,7 +219,7 @@ class Synchronizer:
 
     # -- artifacts that are not ready ----------------------------------------------------------------------------
 
-    def _put(self, write: Transaction, records: Iterable[ArtifactRecord], at: int) -> dict[str, tuple[int, bool]]:
+    def _put(self, write: Transaction, records: Iterable[Listed], at: int) -> dict[str, tuple[int, bool]]:
         """Store records, and note which of them to ask about; `at` is the server's present time."""
         records = list(records)
         stored = write.put(records)

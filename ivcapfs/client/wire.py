@@ -15,7 +15,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from ivcapfs.client import jsontext
 from ivcapfs.errors import ProtocolError
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Page, PageText, require_artifact_uuid
+from ivcapfs.models import (
+    ArtifactRecord,
+    ArtifactStatus,
+    AspectRecord,
+    ListedArtifact,
+    Page,
+    PageText,
+    require_artifact_uuid,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,15 +45,8 @@ def artifact_from_json(value: Any, *, whole: bool = True) -> ArtifactRecord:
         ProtocolError: it is no object, or its id is no artifact's.
     """
     item = _object(value, "an artifact")
-    if not whole and _SELDOM_LISTED.isdisjoint(item):  # lists are long, and their items are short
-        return ArtifactRecord(
-            require_artifact_uuid(_required(item, "id", "an artifact")),
-            _string(item, "name", keep_empty=True),
-            _status(item),
-            _string(item, "mime-type"),
-            _size(item.get("size")),
-            _time(item, "created-at") or EPOCH,
-        )
+    if not whole and _SELDOM_LISTED.isdisjoint(item):
+        return ArtifactRecord(*listed_from_json(item))
     return ArtifactRecord(
         uuid=require_artifact_uuid(_required(item, "id", "an artifact")),
         name=_string(item, "name", keep_empty=True),
@@ -59,6 +60,23 @@ def artifact_from_json(value: Any, *, whole: bool = True) -> ArtifactRecord:
         account=_string(item, "account"),
         data_href=_string(item, "data-href"),
         whole=whole,
+    )
+
+
+def listed_from_json(value: Any) -> ListedArtifact:
+    """Return the artifact in a list item; as `artifact_from_json`.
+
+    Lists are long, and nearly all that is in them is as it should be: what is not, goes the way of everything else.
+    """
+    item = _object(value, "an artifact")
+    name, mime, size = item.get("name"), item.get("mime-type"), item.get("size")
+    return ListedArtifact(
+        require_artifact_uuid(_required(item, "id", "an artifact")),
+        name if name.__class__ is str else _string(item, "name", keep_empty=True),
+        _status(item),
+        mime if mime.__class__ is str and mime else _string(item, "mime-type"),
+        size if size.__class__ is int and 0 <= size <= _LARGEST_SIZE else _size(size),
+        _time(item, "created-at") or EPOCH,
     )
 
 
@@ -101,9 +119,7 @@ def page_text_from_json(value: Any, body: bytes) -> PageText:
         ProtocolError: it is no page.
     """
     page, listed = _listed(value, _ARTIFACTS)
-    ids = [item.get("id") for item in listed if isinstance(item, dict)]
-    seen = frozenset(id for id in ids if isinstance(id, str))
-    return PageText(body, seen, len(listed), _cursor(page.get("links")), _time(page, "at-time"))
+    return PageText(body, listed, _cursor(page.get("links")), _time(page, "at-time"))
 
 
 def page_text(body: bytes) -> PageText:
@@ -111,9 +127,15 @@ def page_text(body: bytes) -> PageText:
     return page_text_from_json(jsontext.parse_object(body, what="listing artifacts"), body)
 
 
-def artifacts_in(page: PageText) -> tuple[ArtifactRecord, ...]:
-    """Return the artifacts on a page; as `artifact_page_from_json`."""
-    return artifact_page_from_json(jsontext.parse_object(page.body, what="listing artifacts")).items
+def ids_in(page: PageText) -> frozenset[str]:
+    """Return the ids of the artifacts on a page, as the server writes them."""
+    ids = [item.get("id") for item in page.items if isinstance(item, dict)]
+    return frozenset(id for id in ids if isinstance(id, str))
+
+
+def artifacts_in(page: PageText) -> list[ListedArtifact]:
+    """Return the artifacts on a page; items that are no artifacts are left out, with one warning."""
+    return _read(page.items, listed_from_json)
 
 
 def aspect_page_from_json(value: Any) -> Page[AspectRecord]:
@@ -160,6 +182,10 @@ def _listed(value: Any, names: tuple[str, ...]) -> tuple[Mapping[str, Any], list
 
 def _page(value: Any, names: tuple[str, ...], read: Callable[[Any], T]) -> Page[T]:
     page, listed = _listed(value, names)
+    return Page(tuple(_read(listed, read)), _cursor(page.get("links")), _time(page, "at-time"))
+
+
+def _read(listed: list[Any], read: Callable[[Any], T]) -> list[T]:
     items: list[T] = []
     odd: ProtocolError | None = None
     for entry in listed:
@@ -169,7 +195,7 @@ def _page(value: Any, names: tuple[str, ...], read: Callable[[Any], T]) -> Page[
             odd = exc
     if odd is not None:
         log.warning("%d of %d list items cannot be read, the last: %s", len(listed) - len(items), len(listed), odd)
-    return Page(tuple(items), _cursor(page.get("links")), _time(page, "at-time"))
+    return items
 
 
 def _cursor(links: Any) -> str | None:
@@ -204,13 +230,12 @@ def _field(item: Mapping[str, Any], name: str) -> Any:
 
 
 def _status(item: Mapping[str, Any]) -> ArtifactStatus:
-    return _STATUSES.get(_string(item, "status") or "", ArtifactStatus.UNKNOWN)
+    status = item.get("status")
+    return _STATUSES.get(status, ArtifactStatus.UNKNOWN) if isinstance(status, str) else ArtifactStatus.UNKNOWN
 
 
 def _string(item: Mapping[str, Any], name: str, *, keep_empty: bool = False) -> str | None:
-    value = item.get(name)
-    if value is None:
-        value = _field(item, name)
+    value = _field(item, name)
     return value if isinstance(value, str) and (value or keep_empty) else None
 
 
