@@ -130,13 +130,35 @@ class ViewSettings:
     Attributes:
         refresh: seconds after which a listing is asked for again.
         uid, gid: the owner shown.
-        umask: permission bits taken away from 0444 and 0555.
+        umask: permission bits taken away from 0444 and 0555, or 0644 and 0755.
+        writable: whether the owner may write.
     """
 
     refresh: float = 30.0
     uid: int = field(default_factory=os.getuid)
     gid: int = field(default_factory=os.getgid)
     umask: int = 0
+    writable: bool = False
+
+
+def spool_folder() -> Path:
+    """Return where new files wait unless the user says otherwise: in the user's state folder."""
+    return platformdirs.user_state_path("ivcapfs") / "spool"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSettings:
+    """How new files become artifacts.
+
+    Attributes:
+        spool: where they wait.
+        settle: seconds between close(2) and completion, in which a file may still be renamed.
+        policy: URN of the policy of new artifacts; None: the platform's own.
+    """
+
+    spool: Path = field(default_factory=spool_folder)
+    settle: float = 2.0
+    policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +168,7 @@ class MountSettings:
     Attributes:
         mountpoint: absolute; or `/dev/fd/N`, where whoever started us mounted and hands us the open /dev/fuse.
         source: the word that names the deployment, as given; it is what the list of mounts shows. Empty: the URL.
+        write: how new files become artifacts; None: the mount only reads.
         replace: clear a stale mount (its process died) at the mount point first.
         noexec: nothing there may be run.
         allow_other, allow_root: who besides the mounting user may look (fuse(8)); at most one of them.
@@ -161,6 +184,7 @@ class MountSettings:
     cache: CacheSettings = field(default_factory=CacheSettings)
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
     view: ViewSettings = field(default_factory=ViewSettings)
+    write: WriteSettings | None = None
     allow_other: bool = False
     allow_root: bool = False
     foreground: bool = False

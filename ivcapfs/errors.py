@@ -19,6 +19,7 @@ class its errno, and ``docs/SEMANTICS.md`` its cause, log line and remedy. No th
     │   ├── TooLarge              413
     │   ├── Unavailable           429, 502, 503, 504, after the retries
     │   └── ServerFault           any other status that is no success
+    │       └── StorageFull       507: the platform has no room
     ├── TransportError            no answer
     │   ├── ConnectFailed         DNS, refused, TLS
     │   ├── ConnectionBroken      the connection ended in the middle
@@ -38,6 +39,7 @@ class its errno, and ``docs/SEMANTICS.md`` its cause, log line and remedy. No th
         ├── AlreadyThere
         ├── NotEmpty
         ├── Invalid               an argument that makes no sense, or cannot be a name on the platform
+        ├── NameTooLong
         ├── InUse                 somebody reads the file that was to be replaced
         ├── NoSpace               the disk of the spool is full
         ├── BadHandle
@@ -124,6 +126,10 @@ class ServerFault(ApiError):
     """Any other status that is no success."""
 
 
+class StorageFull(ServerFault):
+    """507: the platform has no room for more."""
+
+
 class TransportError(IvcapfsError):
     """There was no (whole) answer."""
 
@@ -198,6 +204,10 @@ class NotEmpty(FileSystemError):
 
 class Invalid(FileSystemError):
     """An argument that makes no sense, or cannot be a name on the platform."""
+
+
+class NameTooLong(FileSystemError):
+    """A name of over 255 bytes, or a path of over 2,048, which artifacts cannot be shown under."""
 
 
 class InUse(FileSystemError):

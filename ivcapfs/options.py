@@ -19,6 +19,7 @@ from ivcapfs.config import (
     Limits,
     MountSettings,
     ViewSettings,
+    WriteSettings,
     catalog_folder,
     client_settings,
     command_words,
@@ -32,7 +33,11 @@ OPTIONS = {
     "allow_root": "root may look, too",
     "uid=USER": "the owner shown (default: who mounts)",
     "gid=GROUP": "the group shown",
-    "umask=OCTAL": "permission bits taken away from 0444 and 0555",
+    "umask=OCTAL": "permission bits taken away from 0444 and 0555 (0644, 0755)",
+    "write": "new files become artifacts; without it the mount only reads",
+    "spool-dir=DIR": "where new files wait until they are sent; of this user alone",
+    "settle=SECONDS": "how long a closed file may still be renamed (2)",
+    "policy=URN": "the policy of new artifacts",
     "refresh=SECONDS": "how old a listing may be (30)",
     "cache-size=SIZE": "memory for all blocks (a quarter of what there is, at most 1G)",
     "read-ahead=SIZE": "the largest read-ahead of one file (128M; 0: none)",
@@ -94,6 +99,7 @@ def mount_settings(
         cache=_cache(given, where),
         catalog=_catalog(given, where),
         view=_view(given),
+        write=_write(given, where),
         allow_other="allow_other" in given,
         allow_root="allow_root" in given,
         foreground=foreground,
@@ -128,7 +134,7 @@ def parse_options(options: Iterable[str]) -> dict[str, str]:
         elif name in _VALUED:
             raise ConfigError(f"the option {name} needs a value: {name}=…")
         elif name == "rw":
-            raise ConfigError("this mount only reads: leave out the option rw")
+            raise ConfigError("a mount only reads, unless it is asked to write: the option is write, not rw")
         else:
             raise ConfigError(f"unknown option {name!r}; known are: {', '.join(OPTIONS)}")
     return given
@@ -180,7 +186,19 @@ def _view(given: dict[str, str]) -> ViewSettings:
         view = replace(view, gid=_group(given["gid"]))
     if "umask" in given:
         view = replace(view, umask=_octal(given["umask"]))
-    return view
+    return replace(view, writable="write" in given)
+
+
+def _write(given: dict[str, str], mountpoint: Path) -> WriteSettings | None:
+    """Return how to write, if at all; the other options mean nothing without `write`, and are looked at all the same."""
+    write = WriteSettings()
+    spool = _path(given.get("spool-dir"), mountpoint) or _path(str(write.spool), mountpoint)
+    assert spool is not None
+    settle = _seconds("settle", given["settle"], least=0.0) if "settle" in given else write.settle
+    policy = given.get("policy")
+    if policy is not None and not (policy.startswith("urn:ivcap:policy:") and policy.isascii() and policy.isprintable()):
+        raise ConfigError(f"policy must be the URN of a policy, urn:ivcap:policy:…, not {policy!r}")
+    return WriteSettings(spool, settle, policy) if "write" in given else None
 
 
 def _read_ahead_kib(given: dict[str, str]) -> int:

@@ -21,6 +21,12 @@ from ivcapfs.models import ArtifactRecord, artifact_uuid
 from ivcapfs.waits import Check, SingleFlight, wait_for
 
 
+def named(api: Api, name: str) -> list[ArtifactRecord]:
+    """Return artifacts of a name, one page of them (``GET /1/artifacts`` with a filter)."""
+    answers = api.list_artifacts_page(filter=f"name ~= '{_pattern(name)}'", limit=PAGE).items
+    return [record for record in answers if record.name == name]
+
+
 def is_plausible(parts: Parts) -> bool:
     """Return whether a name is worth a question: programs probe for hidden files that no one ever made."""
     return bool(parts) and not any(part.startswith(".") or len(part.encode()) > 255 for part in parts)
@@ -65,8 +71,7 @@ class Asking:
 
     def _named(self, name: str) -> Iterable[ArtifactRecord]:
         """Ask for the artifacts of a name."""
-        answers = self._api.list_artifacts_page(filter=f"name ~= '{_pattern(name)}'", limit=PAGE).items
-        return [record for record in answers if record.name == name]
+        return named(self._api, name)
 
     def _of_id_form(self, parts: Parts, bare: Parts) -> Iterable[ArtifactRecord]:
         """Ask for the artifact that an @id form may stand for."""

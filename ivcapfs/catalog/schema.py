@@ -14,7 +14,7 @@ from typing import Any
 from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_text
 
 APPLICATION_ID = 0x69766366  # "ivcf"
-VERSION = 1
+VERSION = 2
 SHORT_DIGITS = 8
 ROOT = 1
 """The folder `artifacts/` itself."""
@@ -43,6 +43,9 @@ CREATE TABLE pending (
   id INTEGER PRIMARY KEY, since REAL NOT NULL, next REAL NOT NULL
 );
 CREATE INDEX pending_next ON pending (next);
+CREATE TABLE kept_time (
+  id INTEGER PRIMARY KEY, uuid BLOB NOT NULL UNIQUE, time INTEGER NOT NULL
+);
 INSERT INTO meta (key, value) VALUES ('files', 0), ('blocks', 0);
 """
 

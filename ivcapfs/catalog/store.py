@@ -281,6 +281,11 @@ class Transaction:
                 (id, since, next),
             )
 
+    def keep_time(self, uuid: bytes, time_ns: int, most: int) -> None:
+        """Keep a time for an artifact, and only the last `most` of all."""
+        self._conn.execute("INSERT OR REPLACE INTO kept_time (uuid, time) VALUES (?, ?)", (uuid, time_ns))
+        self._conn.execute("DELETE FROM kept_time WHERE id <= (SELECT max(id) FROM kept_time) - ?", (most,))
+
     def row(self, uuid: str) -> int:
         """Return an artifact's row; 0 where it is not known."""
         row = self._conn.execute("SELECT id FROM artifact WHERE uuid=?", (uuid_bytes(uuid),)).fetchone()

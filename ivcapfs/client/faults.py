@@ -33,6 +33,7 @@ _REFUSALS: Mapping[int, type[errors.ApiError]] = {
     502: errors.Unavailable,
     503: errors.Unavailable,
     504: errors.Unavailable,
+    507: errors.StorageFull,
 }
 _TRANSLATIONS: tuple[tuple[type[Exception], type[errors.IvcapfsError], str], ...] = (
     (httpx.ConnectTimeout, errors.ConnectFailed, "no connection within the bound"),

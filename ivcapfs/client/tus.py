@@ -139,10 +139,10 @@ class Uploads:
             if upload.size is not None and len(pending) < room:
                 raise errors.ConfigError(f"the source ended at {offset + len(pending)} of {upload.size} bytes")
             if pending:
-                self._bring(upload, offset, pending, stopped)
+                self.bring(upload, offset, pending, stopped)
             offset += len(pending)
             if upload.size is None and len(pending) < step:
-                self._finish(upload, offset, stopped)
+                self.finish(upload, offset, stopped)
                 return
             if offset == upload.size:
                 return
@@ -161,8 +161,13 @@ class Uploads:
             raise errors.ProtocolError(f"{what}: the server does not say")
         return offset, _number(reply.headers.get("upload-length", ""))
 
-    def _bring(self, upload: Upload, offset: int, chunk: bytes, stopped: Stopped) -> None:
-        """Send one chunk, going on from wherever the server says it got to."""
+    def bring(self, upload: Upload, offset: int, chunk: bytes, stopped: Stopped) -> None:
+        """Send some bytes, going on from wherever the server says it got to (``PATCH {data-href}``).
+
+        Args:
+            offset: bytes that the server has.
+            stopped: as for `upload`.
+        """
         retries = self._transport.retries()
         done = 0
         while done < len(chunk):
@@ -179,8 +184,12 @@ class Uploads:
                 retries.progressed()
             done = reached - offset
 
-    def _finish(self, upload: Upload, length: int, stopped: Stopped) -> None:
-        """Say that an upload of unannounced size is complete."""
+    def finish(self, upload: Upload, length: int, stopped: Stopped) -> None:
+        """Say that an upload of unannounced size is complete (an empty ``PATCH`` with ``Upload-Length``).
+
+        Args:
+            length: of the whole, in bytes.
+        """
         retries = self._transport.retries()
         while True:
             try:

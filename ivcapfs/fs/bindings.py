@@ -43,6 +43,7 @@ class Pin:
     """A path that is open.
 
     Attributes:
+        path: which.
         node: what it is bound to.
         content: its bytes, or what stands for them as long as they cannot change.
         count: open handles.
@@ -50,6 +51,7 @@ class Pin:
         keep_cache: whether all pages that the kernel holds are of this content.
     """
 
+    path: str
     node: Node
     content: Blob | bytes
     keep_cache: bool
@@ -125,7 +127,7 @@ class Bindings:
             pin = self._pins.get(path)
             fresh = pin is None
             if pin is None:
-                pin = self._pins[path] = Pin(node, content, keep_cache=self._pages.get(path) is content)
+                pin = self._pins[path] = Pin(path, node, content, keep_cache=self._pages.get(path) is content)
                 if self._told.get(path) != identity(node):
                     pin.forgotten = Future()
                 self._told[path] = identity(node)
@@ -136,30 +138,41 @@ class Bindings:
         except BaseException:
             with self._lock:
                 self._told[path] = _UNSURE
-            self.unpin(path, was_read=False)
+            self.unpin(pin, was_read=False)
             raise
         return pin
 
-    def confirm(self, path: str) -> None:
+    def confirm(self, pin: Pin) -> None:
         """The kernel read through a handle of a path. Only now is it sure that it got our answer to the open, and so
         that it dropped whatever pages it had of other content."""
         with self._lock:
-            self._pins[path].keep_cache = True
+            pin.keep_cache = True
 
-    def unpin(self, path: str, *, was_read: bool) -> None:
+    def unpin(self, pin: Pin, *, was_read: bool) -> None:
         """One handle of a path is closed; with the last one the path may be rebound.
 
         Args:
             was_read: whether the kernel read through the handle; see `confirm`.
         """
         with self._lock:
-            pin = self._pins[path]
             pin.count -= 1
+            if self._pins.get(pin.path) is not pin:
+                return  # another file has taken over the path
             if was_read:
-                self._pages[path] = pin.content
+                self._pages[pin.path] = pin.content
             if pin.count == 0:
-                del self._pins[path]
+                del self._pins[pin.path]
                 self._released.notify_all()
+
+    def let_go(self, *paths: str) -> None:
+        """Other files have come to these paths by rename(2), or gone from them: open handles keep what they had, and
+        nothing is known any more of what the kernel was told."""
+        with self._lock:
+            for path in paths:
+                self._pins.pop(path, None)
+                self._pages.pop(path, None)
+                self._told[path] = _UNSURE
+            self._released.notify_all()
 
     def _await_forgotten(self, path: str, forgotten: Future[None], check: Check, *, start: bool) -> None:
         if start:

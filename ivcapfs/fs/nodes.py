@@ -15,10 +15,13 @@ from typing import Any, NamedTuple, Protocol
 from ivcapfs.catalog.interface import Catalog, FileEntry
 from ivcapfs.config import ViewSettings
 from ivcapfs.models import ArtifactRecord, AspectRecord, inode_of, uuid_bytes
+from ivcapfs.spool.draft import Draft
 from ivcapfs.waits import Check
 
 READ = 0o444
 READ_AND_SEARCH = 0o555
+WRITE = 0o200
+"""For the owner, where the mount can write."""
 SECTOR = 512
 EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -109,28 +112,39 @@ class LinkNode:
     time_ns: int
 
 
-Node = FolderNode | FileNode | TextNode | LinkNode
+@dataclass(frozen=True, slots=True)
+class DraftNode:
+    """A new file that is not an artifact yet. What stat(2) tells of it changes while it is written."""
+
+    draft: Draft
+    described: Described | None = field(default=None, compare=False, repr=False)
+
+
+Node = FolderNode | FileNode | TextNode | LinkNode | DraftNode
 Listed = Node | FileEntry | None
 """What is in a folder; None where its size is not known without asking: stat(2) will ask."""
 
 
 def attributes(node: Node | FileEntry, view: ViewSettings) -> Attributes:
     """Return what stat(2) tells of a node. Modes are made here, never taken from a server."""
+    write = WRITE if view.writable else 0
     match node:
         case FileEntry():
-            mode = stat.S_IFREG | READ & ~view.umask
+            mode = stat.S_IFREG | (READ | write) & ~view.umask
             return Attributes(mode, inode_of(node.uuid), node.size or 0, node.time_ns, 1, view.uid, view.gid)
         case FolderNode():
-            kind, mode, size = stat.S_IFDIR, READ_AND_SEARCH & ~view.umask, 0
+            kind, mode, size = stat.S_IFDIR, (READ_AND_SEARCH | write) & ~view.umask, 0
         case LinkNode():
             kind, mode, size = stat.S_IFLNK, 0o777, len(node.target.encode())
         case TextNode():
             kind, mode, size = stat.S_IFREG, READ & ~view.umask, len(node.data)
         case FileNode():
             inode, time = inode_of(node.record.uuid), time_ns(node.record.created_at)
-            return Attributes(
-                stat.S_IFREG | READ & ~view.umask, inode, node.size, time, 1, view.uid, view.gid
-            )
+            mode = stat.S_IFREG | (READ | write) & ~view.umask
+            return Attributes(mode, inode, node.size, time, 1, view.uid, view.gid)
+        case DraftNode():
+            draft, mode = node.draft, stat.S_IFREG | (READ | write) & ~view.umask
+            return Attributes(mode, draft.inode, draft.size, draft.mtime_ns, 1, view.uid, view.gid)
     return Attributes(kind | mode, node.inode, size, node.time_ns, 1, view.uid, view.gid)
 
 
@@ -147,6 +161,8 @@ def identity(node: Node | FileEntry) -> object:
             return node.target
         case FolderNode():
             return node.inode
+        case DraftNode():
+            return node.draft
 
 
 def time_ns(time: datetime) -> int:

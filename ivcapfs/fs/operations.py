@@ -17,11 +17,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from ivcapfs.cache.reader import Handle, Reader, Sink
 from ivcapfs.cache.transfer import Blob
-from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.interface import Catalog, FileEntry
 from ivcapfs.catalog.names import Parts
 from ivcapfs.config import ViewSettings
 from ivcapfs.errors import (
@@ -37,12 +37,13 @@ from ivcapfs.errors import (
     ReadOnly,
     TransportError,
 )
-from ivcapfs.fs.bindings import Bindings
+from ivcapfs.fs.bindings import Bindings, Pin
 from ivcapfs.fs.errnos import errno_name, errno_of
 from ivcapfs.fs.neighbours import Neighbours
-from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, attributes
+from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, TextNode, attributes
 from ivcapfs.fs.reading import Reading
-from ivcapfs.fs.tree import Tree, View
+from ivcapfs.fs.tree import Nodes, Tree, View
+from ivcapfs.models import uuid_bytes
 from ivcapfs.fs.xattrs import ExtendedAttributes
 from ivcapfs.waits import Check, never
 
@@ -69,8 +70,7 @@ class Opened:
 class _File:
     """An open file: an artifact read through the reader, or text made here."""
 
-    path: str
-    node: Node
+    pin: Pin
     reading: Handle | bytes
     was_read: bool = False
 
@@ -83,6 +83,10 @@ class _Folder:
     reading: Reading | None = None
 
 
+class Answer(OSError):
+    """What a caller is told: an errno of the table."""
+
+
 def answers(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
     """Turn our exceptions into OSError with the errno of the table, in this one place."""
 
@@ -90,14 +94,16 @@ def answers(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[An
     def answer(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
+        except Answer:
+            raise
         except IvcapfsError as exc:
             code = errno_of(exc)
             level = logging.DEBUG if isinstance(exc, FileSystemError) else logging.WARNING
             log.log(level, "%s%r: %s: %s", method.__name__, args[:1], errno_name(code), exc)
-            raise OSError(code, os.strerror(code)) from exc
+            raise Answer(code, os.strerror(code)) from exc
         except Exception as exc:
             log.exception("%s%r: unexpected error, answering EIO", method.__name__, args[:1])
-            raise OSError(errno.EIO, os.strerror(errno.EIO)) from exc
+            raise Answer(errno.EIO, os.strerror(errno.EIO)) from exc
 
     return answer
 
@@ -109,6 +115,7 @@ class Operations:
         check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
         views: top folders besides `artifacts/` and `by-id/`.
         count_read: told of each read of an artifact how many bytes it gave.
+        times: tells the time that was set here for an artifact, by the bytes of its uuid; see `catalog.kepttimes`.
     """
 
     use_ns = True
@@ -116,6 +123,7 @@ class Operations:
     def __init__(
         self, catalog: Catalog, reader: Reader, bindings: Bindings, neighbours: Neighbours, view: ViewSettings,
         check: Check, views: Mapping[str, View] | None = None, count_read: Callable[[int], None] = never,
+        times: Callable[[bytes], int | None] = never,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._reader = reader
@@ -123,19 +131,19 @@ class Operations:
         self._neighbours = neighbours
         self._view = view
         self._check = check
-        self._tree = Tree(catalog, views or {})
+        self._tree: Nodes = Tree(catalog, views or {})
         self._xattrs = ExtendedAttributes(catalog)
         self._count_read = count_read
+        self._times = times
         self._lock = threading.Lock()
-        self._open: dict[int, _File | _Folder] = {}  # guarded by _lock
+        self._open: dict[int, object] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
 
     @answers
     def getattr(self, path: str, handle: int | None = None) -> Attributes:
         """Return what stat(2) tells; of the open file, where a handle is given."""
-        if handle is not None:
-            return attributes(self._file(handle).node, self._view)
-        return attributes(self._bindings.tell(path, self._node(path)), self._view)
+        node = self._node(path) if handle is None else self._opened_node(handle)
+        return self._attributes(self._bindings.tell(path, node) if handle is None else node)
 
     @answers
     def readlink(self, path: str) -> str:
@@ -155,7 +163,7 @@ class Operations:
         if flags & WRITING:
             raise ReadOnly(f"{path}: artifacts are immutable, and this mount only reads")
         node = self._node(path)
-        if isinstance(node, FolderNode | LinkNode):
+        if not isinstance(node, FileNode | TextNode):
             raise IsAFolder(f"{path} cannot be read as a file")
         content = self._reader.blob(node.record.uuid, node.size) if isinstance(node, FileNode) else node.data
         pin = self._bindings.pin(path, node, content, self._check)
@@ -163,7 +171,7 @@ class Operations:
         view, *below = split(path)
         if isinstance(node, FileNode) and view == "artifacts":
             self._neighbours.opened(tuple(below), node.size)
-        return Opened(self._enter(_File(path, pin.node, reading)), pin.keep_cache)
+        return Opened(self._enter(_File(pin, reading)), pin.keep_cache)
 
     def read(self, handle: int, size: int, offset: int) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
@@ -177,7 +185,7 @@ class Operations:
         file = self._file(handle)
         if not file.was_read:
             file.was_read = True
-            self._bindings.confirm(file.path)
+            self._bindings.confirm(file.pin)
         if isinstance(file.reading, Handle):
             count = self._reader.read_into(file.reading, offset, size, sink, self._check)
             self._count_read(count)
@@ -193,7 +201,7 @@ class Operations:
         if isinstance(file, _File):
             if isinstance(file.reading, Handle):
                 self._reader.close(file.reading)
-            self._bindings.unpin(file.path, was_read=file.was_read)
+            self._bindings.unpin(file.pin, was_read=file.was_read)
 
     @answers
     def opendir(self, path: str) -> int:
@@ -239,6 +247,19 @@ class Operations:
         """Return the names of the extended attributes (listxattr(2)); `room` in bytes, 0 asks for the size."""
         return self._xattrs.names(self._node(path), room, self._check)
 
+    def read_only(self, path: str, *_: object) -> NoReturn:
+        """Refuse what would write. In a mount that only reads the kernel does so before us."""
+        raise Answer(errno.EROFS, os.strerror(errno.EROFS))
+
+    create = write = truncate = mkdir = rmdir = unlink = rename = link = symlink = mknod = read_only
+    chmod = chown = utimens = setxattr = removexattr = read_only
+
+    def flush(self, handle: int, pid: int = 0) -> None:
+        """Close one descriptor of an open file (close(2)): nothing to do."""
+
+    def fsync(self, handle: int) -> None:
+        """See that all is written (fsync(2)): there is nothing."""
+
     @answers
     def statfs(self, path: str) -> dict[str, int]:
         """Return what statvfs(3) tells, from what is known; a full and read-only filesystem."""
@@ -273,18 +294,30 @@ class Operations:
             return bound
         return node if pinned is None else self._bindings.settled(path, node) or node
 
-    def _enter(self, opened: _File | _Folder) -> int:
+    def _enter(self, opened: object) -> int:
         with self._lock:
             number = next(self._numbers)
             self._open[number] = opened
             return number
 
-    def _leave(self, handle: int, *, keep: bool = False) -> _File | _Folder:
+    def _leave(self, handle: int, *, keep: bool = False) -> object:
         with self._lock:
             opened = self._open.get(handle) if keep else self._open.pop(handle, None)
         if opened is None:
             raise BadHandle(f"handle {handle} is not open")
         return opened
+
+    def _opened_node(self, handle: int) -> Node:
+        return self._file(handle).pin.node
+
+    def _attributes(self, node: Node | FileEntry) -> Attributes:
+        """Return what stat(2) tells of a node, with the time that was set here, if any."""
+        found = attributes(node, self._view)
+        if isinstance(node, FileEntry | FileNode):
+            uuid = node.uuid if isinstance(node, FileEntry) else uuid_bytes(node.record.uuid)
+            time_ns = self._times(uuid)
+            return found if time_ns is None else found._replace(time_ns=time_ns)
+        return found
 
     def _file(self, handle: int) -> _File:
         opened = self._leave(handle, keep=True)
@@ -297,7 +330,7 @@ class Operations:
     ) -> Iterator[tuple[str, Attributes | None, int]]:
         """Iterate a folder's entries with what the kernel is told about each."""
         base = "/" + "/".join((*parts, "")) if parts else "/"
-        bindings, view = self._bindings, self._view
+        bindings = self._bindings
         for cookie, name in enumerate(DOTS[offset:], offset + 1):
             yield name, None, cookie
         for name, node, cookie in reading.entries(max(offset - len(DOTS), 0)):
@@ -306,7 +339,7 @@ class Operations:
                 continue
             path = base + name
             shown = bindings.pinned(path) or node
-            yield name, attributes(shown, view), cookie + len(DOTS)
+            yield name, self._attributes(shown), cookie + len(DOTS)
             if plus:  # the kernel took it: had its buffer been full, this generator would not have gone on
                 bindings.tell(path, shown)
 

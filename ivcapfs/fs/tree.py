@@ -24,11 +24,11 @@ ARTIFACTS_INODE = 2
 BY_ID_INODE = 3
 
 
-class View(Protocol):
-    """What is below one top folder."""
+class Nodes(Protocol):
+    """What there is: below one top folder (a `View`), or in the whole mount."""
 
     def node(self, parts: Parts, check: Check) -> Node:
-        """Return what is at a path below the view.
+        """Return what is at a path.
 
         Raises:
             NoSuchEntry: there is nothing.
@@ -36,12 +36,15 @@ class View(Protocol):
         ...
 
     def reading(self, parts: Parts, check: Check) -> Reading:
-        """Begin to read a folder below the view.
+        """Begin to read a folder; `.` and `..` are not in it.
 
         Raises:
             NoSuchEntry, NotAFolder: there is no such folder.
         """
         ...
+
+
+View = Nodes
 
 
 class Tree:

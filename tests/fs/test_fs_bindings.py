@@ -68,7 +68,7 @@ def test_opening_what_the_kernel_was_told_of_makes_it_forget_nothing(world: Worl
         assert world.bindings.tell(PATH, node) is node
         world.bindings.pin(PATH, node, blob, never)
         world.bindings.tell(PATH, node)
-        world.bindings.unpin(PATH, was_read=True)
+        world.bindings.unpin(world.bindings._pins[PATH], was_read=True)
     assert world.begun == []
 
 
@@ -77,7 +77,7 @@ def test_opening_something_else_makes_the_kernel_forget_once(world: World, told:
     for _ in range(3):
         told.pin(PATH, node, blob, never)
         assert world.forgotten == [PATH]
-        told.unpin(PATH, was_read=False)
+        told.unpin(told._pins[PATH], was_read=False)
 
 
 def test_an_answer_that_changed_is_forgotten_before_the_open_because_the_kernel_may_have_taken_the_older_last(
@@ -87,7 +87,7 @@ def test_an_answer_that_changed_is_forgotten_before_the_open_because_the_kernel_
     told.tell(PATH, node)
     told.pin(PATH, node, blob, never)
     assert world.begun == [PATH]
-    told.unpin(PATH, was_read=True)
+    told.unpin(told._pins[PATH], was_read=True)
     told.tell(PATH, node)
     told.pin(PATH, node, blob, never)
     assert world.begun == [PATH]
@@ -106,9 +106,9 @@ def test_an_open_path_is_bound_to_the_first_until_the_last_close(world: World) -
     second = bindings.pin(PATH, new, new_blob, never)
     assert first is second and (second.node, second.content) == (old, old_blob)
     assert bindings.tell(PATH, new) is bindings.pinned(PATH) is old
-    bindings.unpin(PATH, was_read=False)
+    bindings.unpin(bindings._pins[PATH], was_read=False)
     assert bindings.tell(PATH, new) is old
-    bindings.unpin(PATH, was_read=False)
+    bindings.unpin(bindings._pins[PATH], was_read=False)
     assert bindings.pinned(PATH) is None
     assert world.begun == []
     assert bindings.pin(PATH, new, new_blob, never).node is new
@@ -203,7 +203,7 @@ def test_pages_are_kept_only_for_the_content_that_the_kernel_read_last(world: Wo
     kept = []
     for node, blob in ((old, old_blob), (old, old_blob), (new, new_blob), (new, new_blob), (old, old_blob)):
         kept.append(world.bindings.pin(PATH, node, blob, never).keep_cache)
-        world.bindings.unpin(PATH, was_read=True)
+        world.bindings.unpin(world.bindings._pins[PATH], was_read=True)
     assert kept == [False, True, False, True, False]
 
 
@@ -211,13 +211,13 @@ def test_without_a_read_it_is_not_known_whose_pages_the_kernel_has(world: World)
     node, blob = file()
     for _ in range(2):
         assert not world.bindings.pin(PATH, node, blob, never).keep_cache
-        world.bindings.unpin(PATH, was_read=False)
+        world.bindings.unpin(world.bindings._pins[PATH], was_read=False)
 
 
 def test_pages_of_changed_content_are_not_kept_though_the_artifact_is_the_same(world: World) -> None:
     node, blob = file()
     world.bindings.pin(PATH, node, blob, never)
-    world.bindings.unpin(PATH, was_read=True)
+    world.bindings.unpin(world.bindings._pins[PATH], was_read=True)
     fresh = Blob(blob.uuid, blob.size, "o", "i")
     assert not world.bindings.pin(PATH, node, fresh, never).keep_cache
 
@@ -242,7 +242,7 @@ def test_a_path_that_is_just_being_closed_settles_on_the_newest(
     world.bindings.pin(PATH, old, old_blob, never)
     lookup = Background(world.bindings.settled, PATH, new)
     assert_waits(lookup)
-    world.bindings.unpin(PATH, was_read=False)
+    world.bindings.unpin(world.bindings._pins[PATH], was_read=False)
     assert lookup.result() is new
 
 
@@ -255,7 +255,7 @@ def test_changed_content_is_not_settled_on_once_it_is_closed(
     blob.mark_changed(ContentChanged("other bytes"))
     lookup = Background(world.bindings.settled, PATH, node)
     assert_waits(lookup)
-    world.bindings.unpin(PATH, was_read=True)
+    world.bindings.unpin(world.bindings._pins[PATH], was_read=True)
     assert lookup.result() is node
 
 
@@ -273,7 +273,7 @@ def test_many_threads_opening_and_closing_never_see_two_bindings_at_once(world: 
                 assert world.bindings.pinned(PATH) is pin.node
             with lock:
                 open_now.remove(pin.content)
-            world.bindings.unpin(PATH, was_read=turn % 2 == 0)
+            world.bindings.unpin(world.bindings._pins[PATH], was_read=turn % 2 == 0)
 
     for caller in [Background(go, number) for number in range(6)]:
         caller.result()

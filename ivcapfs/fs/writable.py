@@ -1,0 +1,139 @@
+"""What a mount that writes has besides: the spool, the uploads, and what happens when a new file is an artifact.
+
+Used by `ivcapfs.fs.mount`, which makes it, and by `writing`. Threading: made and closed by one thread; all else may be
+called by any.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from ivcapfs.catalog.index import Index
+from ivcapfs.catalog.kepttimes import KeptTimes
+from ivcapfs.catalog.store import Store, store_name
+from ivcapfs.client import Connection
+from ivcapfs.config import MountSettings, WriteSettings
+from ivcapfs.errors import IvcapfsError
+from ivcapfs.fs.bindings import Bindings
+from ivcapfs.fs.draftattributes import DraftAttributes
+from ivcapfs.fs.nodes import DraftNode
+from ivcapfs.fs.overlay import OverlaidTree
+from ivcapfs.fs.tree import Nodes
+from ivcapfs.fs.views import Views
+from ivcapfs.fs.writer import Writer
+from ivcapfs.models import ArtifactRecord
+from ivcapfs.spool.draft import Draft
+from ivcapfs.spool.drafts import Drafts
+from ivcapfs.spool.entry import State
+from ivcapfs.spool.folder import Owner, this_host
+from ivcapfs.spool.sender import Sender
+from ivcapfs.spool.spool import Spool
+from ivcapfs.spool.uploader import Uploader
+from ivcapfs.waits import Check
+
+log = logging.getLogger(__name__)
+
+
+class Writable:
+    """See the module.
+
+    Args:
+        forget: makes the kernel drop what it knows of a path.
+        stopped: whether the mount is going away for good.
+
+    Raises:
+        ConfigError: the spool cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: MountSettings,
+        write: WriteSettings,
+        connection: Connection,
+        index: Index,
+        store: Store,
+        views: Views,
+        pool: Executor,
+        forget: Callable[[str], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        limits = settings.client.limits
+        self.times = KeptTimes(store)
+        self.drafts = Drafts()
+        self._store = store
+        self._forget = forget
+        self._collections = views.collection_writer(connection.api, pool)
+        self._attributes = DraftAttributes(connection.api, index, pool, views, bound=limits.total + limits.idle)
+        owner = Owner(this_host(), os.getpid(), str(settings.mountpoint), connection.origin)
+        self.spool = Spool(write.spool, store_name(connection.origin, connection.identity), owner)
+        patience = limits.total + limits.idle
+        sender = Sender(
+            connection.api, connection.uploads, policy=write.policy, patience=patience, stopped=stopped
+        )
+        self.uploader = Uploader(self.drafts, sender, self, settle=write.settle)
+
+    def recover(self) -> None:
+        """Take up what earlier mounts left: what was closed is completed, the rest is shown."""
+        for draft in self.spool.recover():
+            self.drafts.put(draft)
+            if draft.entry.state is State.CLOSED:
+                log.info("%s was left by an earlier mount: completing it", draft.entry.path)
+                self.uploader.complete_later(draft, at_once=True)
+
+    def close(self) -> None:
+        """End the uploads; what is left is in the journal."""
+        self.uploader.close()
+        self.spool.close()
+
+    # -- for the operations --------------------------------------------------------------------------------------
+
+    def tree(self, below: Nodes) -> OverlaidTree:
+        """Return what the mount shows: the platform's tree, and new files over it."""
+        return OverlaidTree(below, self.drafts, self._node)
+
+    def writer(self, tree: Nodes, bindings: Bindings, check: Check) -> Writer:
+        """Return the rules for a tree."""
+        return Writer(self.spool, self.drafts, self.uploader, bindings, self._collections, tree, check)
+
+    def free_bytes(self) -> tuple[int, int]:
+        """See `Spool.free_bytes`."""
+        return self.spool.free_bytes()
+
+    def set_attribute(self, node: Any, name: str, value: bytes, flags: int, check: Check) -> None:
+        """Set an extended attribute; see `DraftAttributes`."""
+        if isinstance(node, DraftNode) and (name, value) == (UPLOAD, b"retry"):
+            self.uploader.retry(node.draft)
+        else:
+            self._attributes.set(node, name, value, flags, check)
+
+    def remove_attribute(self, node: Any, name: str, check: Check) -> None:
+        """Remove an extended attribute; see `DraftAttributes`."""
+        self._attributes.remove(node, name, check)
+
+    def _node(self, draft: Draft) -> DraftNode:
+        return DraftNode(draft, self._attributes.described(draft))
+
+    # -- when a file has arrived ---------------------------------------------------------------------------------
+
+    def arrived(self, draft: Draft, record: ArtifactRecord) -> None:
+        """See `Arrivals.arrived`: the artifact is listed, has its time, its collection, its aspects."""
+        entry = draft.entry
+        self._store.write(lambda write: write.put([record]))
+        self.times.keep(record.uuid, draft.mtime_ns)
+        if entry.collection is not None:
+            self._collections.add_by_urn(entry.collection, record.uuid)
+        self._attributes.apply(entry.changes, record)
+
+    def forget(self, draft: Draft) -> None:
+        """The path of a new file is an artifact's now: the kernel is to ask again."""
+        try:
+            self._forget(f"/{draft.entry.path}")
+        except (IvcapfsError, OSError) as exc:
+            log.debug("the kernel was not told of %s: %s", draft.entry.path, exc)
+
+
+UPLOAD = "user.ivcap.upload"
