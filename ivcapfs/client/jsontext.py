@@ -90,11 +90,11 @@ def _finite(text: str) -> float:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:40]!r} is there twice")
+    value: dict[str, Any] = {}
+    for name, each in pairs:
+        if name in value:
+            raise ValueError(f"{name[:40]!r} is there twice")
+        value[name] = each
     return value
 
 
@@ -107,7 +107,9 @@ def _check_given(value: Any, what: str) -> None:
             raise Invalid(f"{what} is nested more than {MOST_DEPTH} deep")
         texts = [each for each in level if isinstance(each, str)]
         texts += [name for each in level if isinstance(each, dict) for name in each]
-        if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
-            raise Invalid(f"{what} has half a surrogate pair, which is no character")
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as exc:
+            raise Invalid(f"{what} has half a surrogate pair, which is no character") from exc
         inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
         level = [each for values in inner for each in values]
