@@ -23,9 +23,11 @@ LONG = "urn:x:" + "n" * 300
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
-    st.none() | st.booleans() | numbers | texts, lambda inner: st.lists(inner) | st.dictionaries(texts, inner)
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
 )
-contents = st.dictionaries(texts, values, max_size=4)
+contents = st.dictionaries(texts, values, max_size=3)
 schemas = st.builds(
     "urn:{}".format, st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 ) | st.sampled_from(["urn:a/b", "urn:%2F", "urn:x~2", "urn:x~2~3", "urn:@0123abcd", "urn:é" + "é" * 200, LONG, "a:b"])
@@ -156,7 +158,9 @@ def test_only_what_this_mount_escapes_is_unescaped() -> None:
     assert parse(ASPECT_PREFIX + "urn:x%41%2F", b"{}").schema == "urn:x%41/"
 
 
-@pytest.mark.parametrize("label", ["", "note", "~2", "urn:", "urn: x", "urn:x\n", "urn:\udcff", "urn:x/y", "urn:@0abcdef1"])
+@pytest.mark.parametrize(
+    "label", ["", "note", "~2", "urn:", "urn: x", "urn:x\n", "urn:\udcff", "urn:x/y", "urn:@0abcdef1"]
+)
 def test_a_name_that_is_no_schemas_is_refused(label: str) -> None:
     with pytest.raises(Invalid):
         parse(ASPECT_PREFIX + label, b"{}")
