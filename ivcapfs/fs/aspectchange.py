@@ -127,27 +127,6 @@ def parse_removal(name: str) -> Change:
     raise AttributesUnsupported(f"only user attributes are kept, not {name!r}")
 
 
-def same_content(one: Any, other: Any) -> bool:
-    """Return whether two contents say the same, whether or not they name their schema and entity. 1 is not true."""
-    return _same(_bare(one), _bare(other))
-
-
-def _bare(content: Any) -> Any:
-    if not isinstance(content, dict):
-        return content
-    return {name: value for name, value in content.items() if name not in ("$schema", "$entity")}
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
-
-
 def _content(name: str, value: bytes) -> dict[str, Any]:
     return parse_given(value, what=f"the value of {name!r}")
 

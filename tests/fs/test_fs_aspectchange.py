@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ivcapfs.client.aspectedits import same_content
 from ivcapfs.errors import AttributesUnsupported, FileSystemError, Invalid, NoSuchAttribute, NotAllowed
-from ivcapfs.fs.aspectchange import ADDING, Action, Change, parse, parse_removal, same_content
+from ivcapfs.fs.aspectchange import ADDING, Action, Change, parse, parse_removal
 from ivcapfs.fs.described import label_of, labels
 from ivcapfs.fs.xattrs import ASPECT_PREFIX, MAX_NAME
 from ivcapfs.models import AspectRecord
