@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future, InvalidStateError
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ivcapfs.errors import Closing, DeadlineExceeded
 
@@ -118,3 +119,64 @@ class SingleFlight(Generic[K, V]):
         with self._lock:
             del self._flying[key]
         settle(future, outcome)
+
+
+class InTurn(Generic[K]):
+    """Changes: for one key piece by piece in the order given, for different keys at the same time.
+
+    Who looks before it writes must not meet another one between the two. As many pieces wait as there are callers.
+    """
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._lock = threading.Lock()
+        # A key is here exactly while a thread of the pool works for it, or is about to. Guarded by _lock.
+        self._waiting: dict[K, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
+
+    def run(self, key: K, work: Callable[[], V]) -> Future[V]:
+        """Return the future of `work`; cancelled before its turn comes, the work is not done at all."""
+        future: Future[V] = Future()
+        with self._lock:
+            before = self._waiting.get(key, ())
+            waiting = deque((each, its) for each, its in before if not each.cancelled())
+            starting = key not in self._waiting
+            waiting.append((future, work))
+            self._waiting[key] = waiting
+        if starting:
+            try:
+                submit(self._pool, self._work_off, key)
+            except Closing as exc:
+                self._give_up(key, exc)
+        return future
+
+    def wait(self, key: K, work: Callable[[], V], check: Check, seconds: float, what: str) -> V:
+        """Return what `work` returns, or raise its exception; see `wait_for`.
+
+        Work that has begun goes on when the wait ends before it; work that has not is not done.
+        """
+        future = self.run(key, work)
+        try:
+            return wait_for(future, check, seconds, what)
+        finally:
+            future.cancel()
+
+    def _work_off(self, key: K) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting[key]:
+                    del self._waiting[key]
+                    return
+                future, work = self._waiting[key].popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                outcome = work()
+            except Exception as exc:  # noqa: BLE001 - handed on to whoever waits
+                outcome = exc
+            settle(future, outcome)
+
+    def _give_up(self, key: K, exc: Closing) -> None:
+        with self._lock:
+            waiting = self._waiting.pop(key, deque())
+        for future, _ in waiting:
+            settle(future, exc)

@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Totals
 from ivcapfs.catalog.schema import microseconds
 from ivcapfs.client import wire
-from ivcapfs.errors import BadRequest, Closing, ContentChanged, NoSuchEntry, NotAFolder, NotFound
+from ivcapfs.errors import BadRequest, Closing, Conflict, ContentChanged, NoSuchEntry, NotAFolder, NotFound
 from ivcapfs.models import ArtifactRecord, ArtifactStatus, AspectRecord, Content, Page, PageText, uuid_bytes
 from ivcapfs.waits import Check
 from tests.plain_namespace import EPOCH, Namespace
@@ -272,9 +272,11 @@ class FakeApi:
         failing: as long as it is set, every request fails with it.
         gate: closed (cleared), every request waits for it.
         now: the time that lists are of, and tell; None: they tell none.
-        refuses: any of ``order``, ``time``, ``filter``, ``cursor``: what is answered with the status `refusal`.
+        refuses: any of ``order``, ``time``, ``filter``, ``cursor``, ``path``: what is answered with `refusal`, a code.
         keeps_order: whether an order that was asked for is kept.
         failing_pages: the numbers of pages, from 1 on and counted over all, that fail with the exception.
+        failing_calls: the exception that every request of a method fails with.
+        lost_answers: what the next aspects that are added are answered with, although they are added.
     """
 
     records: dict[str, ArtifactRecord] = field(default_factory=dict)
@@ -288,6 +290,8 @@ class FakeApi:
     refusal: int = 400
     keeps_order: bool = True
     failing_pages: dict[int, Exception] = field(default_factory=dict)
+    failing_calls: dict[str, Exception] = field(default_factory=dict)
+    lost_answers: list[Exception] = field(default_factory=list)
     cursors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -316,7 +320,7 @@ class FakeApi:
             self.calls.append(("walk", ""))
         self._request("named" if filter else "page", filter or cursor or "")
         asked = {"order": order_by, "time": at_time, "filter": filter, "cursor": cursor}
-        for what in self.refuses:
+        for what in self.refuses & asked.keys():
             if asked[what] is not None:
                 raise BadRequest(f"no {what}", status=self.refusal)
         begin, ordered, at = 0, order_by is not None and self.keeps_order, at_time or self.now
@@ -361,17 +365,73 @@ class FakeApi:
             raise NotFound(f"no artifact {uuid}", status=404)
         return replace(self.records[uuid], whole=True)
 
-    def iter_aspects(self, *, entity: str, include_content: bool) -> Iterator[AspectRecord]:
-        """Yield an artifact's aspects."""
+    def iter_aspects(
+        self,
+        *,
+        entity: str | None = None,
+        schema: str = "%",
+        include_content: bool = True,
+        content_path: str | None = None,
+        limit: int = 50,
+    ) -> Iterator[AspectRecord]:
+        """Yield the aspects that stand."""
         assert include_content
-        self._request("aspects", entity)
-        yield from self.aspects.get(entity, [])
+        self._request("aspects", entity or schema)
+        if content_path is not None and "path" in self.refuses:
+            raise BadRequest("no path", status=self.refusal)
+        asked = [self.aspects.get(entity, [])] if entity else list(self.aspects.values())
+        yield from [
+            each
+            for aspects in asked
+            for each in aspects
+            if re.fullmatch(re.escape(schema).replace("%", ".*"), each.schema)
+            and (content_path is None or f'"{each.content.get("item")}"' in content_path)
+        ]
+
+    def add_aspect(self, entity: str, schema: str, content: Any) -> str:
+        """Add an aspect, newer than all others."""
+        self._request("add", schema)
+        new = self._stand(entity, schema, content)
+        self._lose_answer()
+        return new.id
+
+    def replace_aspect(self, entity: str, schema: str, content: Any) -> str:
+        """Retract the one aspect of a schema, and add another."""
+        self._request("replace", schema)
+        old = [each for each in self.aspects.get(entity, []) if each.schema == schema]
+        if len(old) > 1:
+            raise Conflict(f"found {len(old)} matches", status=424)
+        self.aspects[entity] = [each for each in self.aspects.get(entity, []) if each not in old]
+        return self._stand(entity, schema, content).id
+
+    def retract_aspect(self, id: str) -> None:
+        """End an aspect."""
+        self._request("retract", id)
+        if not any(each.id == id for aspects in self.aspects.values() for each in aspects):
+            raise NotFound(f"no aspect {id}", status=404)
+        for entity, aspects in self.aspects.items():
+            self.aspects[entity] = [each for each in aspects if each.id != id]
+
+    def _stand(self, entity: str, schema: str, content: Any) -> AspectRecord:
+        assert json.loads(json.dumps(content, allow_nan=False)) == content
+        number = next(_numbers)
+        valid_from = START + timedelta(seconds=number)
+        id = f"urn:ivcap:aspect:{uuid_of(number)}"
+        new = AspectRecord(id, entity, schema, content, "application/json", valid_from)
+        self.aspects.setdefault(entity, []).append(new)
+        return new
+
+    def _lose_answer(self) -> None:
+        if self.lost_answers:
+            raise self.lost_answers.pop(0)
 
     def _request(self, method: str, detail: str) -> None:
         self.calls.append((method, detail))
         assert self.gate.wait(PATIENCE)
         if self.failing is not None:
             raise self.failing
+        if method in self.failing_calls:
+            raise self.failing_calls[method]
         if method == "page" and self.count("page") in self.failing_pages:
             raise self.failing_pages[self.count("page")]
 

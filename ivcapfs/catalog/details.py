@@ -7,6 +7,7 @@ Threading: any thread may call anything. Requests run on the pool only, never un
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -21,6 +22,8 @@ from ivcapfs.waits import Check, SingleFlight, wait_for
 
 V = TypeVar("V")
 ENTRIES = 10_000
+_Key = tuple[str, int]
+"""A uuid, and its last change that the question knows of: who asks after a change does not get an older answer."""
 
 
 class Details:
@@ -37,33 +40,30 @@ class Details:
         self._api = api
         self._blobs = blobs
         self._bound = bound
-        self._record_asks: SingleFlight[str, ArtifactRecord] = SingleFlight(pool)
-        self._aspect_asks: SingleFlight[str, tuple[AspectRecord, ...]] = SingleFlight(pool)
-        self._size_asks: SingleFlight[str, int] = SingleFlight(pool)
+        self._record_asks: SingleFlight[_Key, ArtifactRecord] = SingleFlight(pool)
+        self._aspect_asks: SingleFlight[_Key, tuple[AspectRecord, ...]] = SingleFlight(pool)
+        self._size_asks: SingleFlight[_Key, int] = SingleFlight(pool)
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._records: TTLCache[str, ArtifactRecord] = TTLCache(ENTRIES, keep, clock)  # guarded by _lock
         self._aspects: TTLCache[str, tuple[AspectRecord, ...]] = TTLCache(ENTRIES, keep, clock)  # guarded by _lock
         self._sizes: LRUCache[str, int] = LRUCache(ENTRIES)  # guarded by _lock
+        self._changes: LRUCache[str, int] = LRUCache(ENTRIES)  # uuid -> its last change here; guarded by _lock
 
     def record(self, uuid: str, check: Check) -> ArtifactRecord:
         """Return the whole record (``GET /1/artifacts/{id}``)."""
-        with self._lock:
-            record = self._records.get(uuid)
-        if record is None:
-            record = self._ask(self._record_asks, uuid, self._api.read_artifact, check)
-            with self._lock:
-                self._records[uuid] = record
-        return record
+        return self._kept(self._records, self._record_asks, uuid, self._api.read_artifact, check)
 
     def aspects(self, uuid: str, check: Check) -> tuple[AspectRecord, ...]:
         """Return the aspects that stand, newest first, over all pages (``GET /1/aspects?entity=``)."""
+        return self._kept(self._aspects, self._aspect_asks, uuid, self._read_aspects, check)
+
+    def forget(self, uuid: str) -> None:
+        """Ask anew for record and aspects: they were changed just now. What is on its way does not count any more."""
         with self._lock:
-            aspects = self._aspects.get(uuid)
-        if aspects is None:
-            aspects = self._ask(self._aspect_asks, uuid, self._read_aspects, check)
-            with self._lock:
-                self._aspects[uuid] = aspects
-        return aspects
+            self._changes[uuid] = next(self._numbers)
+            self._records.pop(uuid, None)
+            self._aspects.pop(uuid, None)
 
     def known(self, uuid: str) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]] | None:
         """Return whole record and aspects where both are here already."""
@@ -83,7 +83,7 @@ class Details:
             return size
         size = self.record(uuid, check).size
         if size is None:
-            size = self._ask(self._size_asks, uuid, lambda key: self._blobs.head(key).size, check)
+            size = self._ask(self._size_asks, (uuid, 0), lambda key: self._blobs.head(key).size, check)
         with self._lock:
             if self._sizes.setdefault(uuid, size) != size:
                 raise ContentChanged(f"artifact {uuid}: its size was {self._sizes[uuid]} bytes, and is now {size}")
@@ -93,5 +93,19 @@ class Details:
         standing = self._api.iter_aspects(entity=ARTIFACT_URN + uuid, include_content=True)
         return tuple(sorted(standing, key=lambda aspect: aspect.valid_from, reverse=True))
 
-    def _ask(self, asks: SingleFlight[str, V], uuid: str, work: Callable[[str], V], check: Check) -> V:
-        return wait_for(asks.run(uuid, lambda: work(uuid)), check, self._bound, f"artifact {uuid}")
+    def _kept(
+        self, kept: TTLCache[str, V], asks: SingleFlight[_Key, V], uuid: str, work: Callable[[str], V], check: Check
+    ) -> V:
+        """Return what is kept of an artifact; else ask, and keep the answer unless the artifact changed meanwhile."""
+        with self._lock:
+            value, change = kept.get(uuid), self._changes.get(uuid, 0)
+        if value is not None:
+            return value
+        value = self._ask(asks, (uuid, change), work, check)
+        with self._lock:
+            if self._changes.get(uuid, 0) == change:
+                kept[uuid] = value
+        return value
+
+    def _ask(self, asks: SingleFlight[_Key, V], key: _Key, work: Callable[[str], V], check: Check) -> V:
+        return wait_for(asks.run(key, lambda: work(key[0])), check, self._bound, f"artifact {key[0]}")

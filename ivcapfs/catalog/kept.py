@@ -10,10 +10,11 @@ Threading: any thread may call anything. Asking happens on the pool only, never 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache, TTLCache
@@ -121,6 +122,7 @@ class Kept(Generic[K, V]):
         self._bound = bound
         self._weigh = weigh
         self._clock = clock
+        self._amending = threading.Lock()  # held while an answer is amended, and taken before _lock
         self._lock = threading.Lock()
         self._answers: LRUCache[K, _Answer[V]] = LRUCache(most, lambda answer: answer.weight)  # guarded by _lock
         self._flights: dict[K, _Flight[V]] = {}  # guarded by _lock
@@ -162,6 +164,40 @@ class Kept(Generic[K, V]):
             answer = self._answers.get(key)
             return answer is not None and answer.is_good(self._clock())
 
+    def amend(self, key: K, change: Callable[[V], V]) -> None:
+        """Change an answer by what was done just now, so that it is shown without asking again.
+
+        A question under way may have been answered before it was done: its answer is for those alone who wait already.
+
+        Args:
+            change: returns the changed answer; makes no request. It may find the change in the answer already.
+        """
+        with self._amending:
+            with self._lock:
+                self._flights.pop(key, None)
+                answer = self._answers.get(key)
+            if answer is None:
+                return
+            value = change(answer.value)
+            weight = self._weigh(value)
+            with self._lock:
+                if self._answers.get(key) is answer:  # another one was asked for since, and knows
+                    self._answers[key] = replace(answer, value=value, weight=weight)
+
+    def outdate(self, concerned: Callable[[K], bool]) -> None:
+        """Ask some questions anew, because of what was done just now; should that fail, the old answers are shown.
+
+        What is under way is treated as in `amend`.
+
+        Args:
+            concerned: tells which; called under the lock.
+        """
+        with self._lock:
+            for key in [key for key in self._flights if concerned(key)]:
+                del self._flights[key]
+            for key in [key for key in self._answers if concerned(key)]:
+                self._answers[key] = replace(self._answers[key], asked_at=-math.inf, good_until=-math.inf)
+
     def _look(self, key: K, younger: float | None) -> tuple[_Answer[V] | None, _Flight[V] | None, float]:
         """Return an answer, a flight to wait for, or both with the seconds that the flight is worth; see `get`."""
         with self._lock:
@@ -191,7 +227,7 @@ class Kept(Generic[K, V]):
         try:
             submit(self._pool, self._fly, key, flight)
         except Closing as exc:
-            flight.end(self._note_failure(key, exc))
+            flight.end(self._note_failure(key, flight, exc))
 
     def _trouble_at(self, time: float) -> TransportError | None:
         """Return why the server was not reached a moment ago. The lock is held."""
@@ -221,22 +257,27 @@ class Kept(Generic[K, V]):
             value = self._ask(key, flight.step)
             weight = self._weigh(value)
         except Exception as exc:  # noqa: BLE001 - handed on to whoever waits
-            flight.end(self._note_failure(key, exc))
+            flight.end(self._note_failure(key, flight, exc))
             return
         with self._lock:
-            del self._flights[key]
-            keep = max(self._keep, WORTH * (self._clock() - flight.began_at))
-            self._answers[key] = _Answer(value, flight.began_at, flight.began_at + keep, weight)
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+                keep = max(self._keep, WORTH * (self._clock() - flight.began_at))
+                self._answers[key] = _Answer(value, flight.began_at, flight.began_at + keep, weight)
             self._trouble, self._is_told = None, False
         flight.end(value)
 
-    def _note_failure(self, key: K, exc: Exception) -> Exception:
+    def _note_failure(self, key: K, flight: _Flight[V], exc: Exception) -> Exception:
         """Remember a failure; return what whoever waits is told."""
         with self._lock:
-            del self._flights[key]
+            counts = self._flights.get(key) is flight
+            if counts:
+                del self._flights[key]
             is_known = key in self._answers
             if isinstance(exc, TransportError):
                 self._trouble = (self._clock(), exc)
+            elif not counts:
+                pass  # the question is put anew, or was already
             elif isinstance(exc, _TEMPORARY):
                 self._failed[key] = exc
             elif isinstance(exc, ApiError):

@@ -222,8 +222,16 @@ class Api:
             Conflict: several aspects of that schema stand.
         """
         standing = self.iter_aspects(entity=entity, schema=schema, include_content=False, limit=1)
-        method = "POST" if next(standing, None) is None else "PUT"
-        return self._write_aspect(method, entity, schema, content, policy)
+        write = self.add_aspect if next(standing, None) is None else self.replace_aspect
+        return write(entity, schema, content, policy)
+
+    def replace_aspect(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
+        """Retract the one aspect of that schema, and add the new one (``PUT /1/aspects``); return the new one's URN.
+
+        Raises:
+            Conflict: several aspects of that schema stand.
+        """
+        return self._write_aspect("PUT", entity, schema, content, policy)
 
     def retract_aspect(self, id: str) -> None:
         """End an aspect's validity (``DELETE /1/aspects/{id}``); the past still shows it."""

@@ -98,6 +98,7 @@ class _Collection:
         self._collections = collections
         self._collection = collection
         self._moment = moment
+        self.urn = collection.urn if moment is None else None
 
     def at_hand(self) -> dict[str, bytes]:
         told = {

@@ -1,6 +1,7 @@
 """A record and its aspects as text: the fields with their public names, the aspects with their labels.
 
-Used by the tree (`artifact.json`, `aspects/*.json`) and by the extended attributes, so that both say the same. Pure.
+Used by the tree (`artifact.json`, `aspects/*.json`) and by the extended attributes, read and written, so that all say
+the same. Pure.
 """
 
 from __future__ import annotations
@@ -52,20 +53,21 @@ def labels(aspects: Iterable[AspectRecord]) -> dict[str, AspectRecord]:
     named: dict[str, AspectRecord] = {}
     later: list[AspectRecord] = []
     for aspect in standing:
-        label = _label(aspect.schema)
+        label = label_of(aspect.schema)
         if label in named:
             later.append(aspect)
         else:
             named[label] = aspect
     for aspect in later:
-        label, count = _label(aspect.schema), 2
+        label, count = label_of(aspect.schema), 2
         while f"{label}~{count}" in named:
             count += 1
         named[f"{label}~{count}"] = aspect
     return named
 
 
-def _label(schema: str) -> str:
+def label_of(schema: str) -> str:
+    """Return the label of the newest aspect of a schema. A cut one ends in `~` and 16 digits of its hash."""
     text = encode_component(schema or "none").replace("/", "%2F")
     if text.startswith("."):  # a hidden name is never asked for
         text = "%2E" + text[1:]

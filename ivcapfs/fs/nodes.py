@@ -47,6 +47,11 @@ class Described(Protocol):
     """What has extended attributes: fields, and aspects."""
 
     @property
+    def urn(self) -> str | None:
+        """The URN of the entity whose aspects can be changed; None where they cannot, as those of the past."""
+        ...
+
+    @property
     def names(self) -> frozenset[str]:
         """The attributes' names, without those of aspects, that there can be."""
         ...

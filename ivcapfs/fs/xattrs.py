@@ -1,7 +1,8 @@
 """Records, collections and their aspects as extended attributes (xattr(7)).
 
-Used by the operations. Any thread may call it. A request is made only when a value or a full list is asked for, never
-for an attribute that a mount does not have: ``ls -l`` probes each file for ACLs and labels.
+Used by the operations. Any thread may call it. A request is made only when a value or a full list is asked for, or an
+aspect is changed (see `aspectwriter`), never for an attribute that a mount does not have: ``ls -l`` probes each file
+for ACLs and labels.
 
 Linux allows 255 bytes for a name, 64 KiB for a value and 64 KiB for a list. What does not fit is left out of the list,
 so that one big aspect cannot hide the others; the whole is always in `by-id/<uuid>/aspects/`.
@@ -9,8 +10,10 @@ so that one big aspect cannot hide the others; the whole is always in `by-id/<uu
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from ivcapfs.catalog.interface import Catalog
-from ivcapfs.errors import AttributesUnsupported, AttributeTooLarge, NoSuchAttribute
+from ivcapfs.errors import AttributesUnsupported, AttributeTooLarge, NoSuchAttribute, ReadOnly
 from ivcapfs.fs.described import LISTED, WHOLE, fields, labels
 from ivcapfs.fs.nodes import Described, FileNode, FolderNode, Node, json_text
 from ivcapfs.models import ArtifactRecord, AspectRecord
@@ -29,11 +32,29 @@ PROBE = 256
 """A list asked for with fewer bytes of room than this is a probe (ls(1) of coreutils 9.6), and worth no request."""
 
 
-class ExtendedAttributes:
-    """The extended attributes of the mount's nodes."""
+class Writer(Protocol):
+    """Who changes aspects; see `ivcapfs.fs.aspectwriter.AspectWriter`."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def set(self, urn: str, name: str, value: bytes, flags: int, check: Check) -> None:
+        """Set an attribute of an entity."""
+        ...
+
+    def remove(self, urn: str, name: str, check: Check) -> None:
+        """Remove an attribute of an entity."""
+        ...
+
+
+class ExtendedAttributes:
+    """The extended attributes of the mount's nodes.
+
+    Args:
+        catalog: what is known of artifacts.
+        writer: None where the mount does not write.
+    """
+
+    def __init__(self, catalog: Catalog, writer: Writer | None = None) -> None:
         self._catalog = catalog
+        self._writer = writer
 
     def value(self, node: Node, name: str, check: Check) -> bytes:
         """Return one attribute's value (getxattr(2)).
@@ -76,13 +97,51 @@ class ExtendedAttributes:
         names += [ASPECT_PREFIX + label for label, aspect in labels(aspects).items() if _fits(label, aspect)]
         return _fitting(names, MAX_LIST)
 
+    def set(self, node: Node, name: str, value: bytes, flags: int, check: Check) -> None:
+        """Set an attribute (setxattr(2)). One that the platform sets can be set to the value that it has, as copying
+        tools do.
+
+        Args:
+            flags: ``XATTR_CREATE``, ``XATTR_REPLACE`` or 0.
+
+        Raises:
+            ReadOnly: the mount does not write, or the node is of the past.
+            others: see `ivcapfs.fs.aspectwriter.AspectWriter.set`.
+        """
+        writer, described = self._writing(node, name)
+        if not name.startswith(ASPECT_PREFIX) and name in described.names:
+            if value == (described.at_hand().get(name) or described.fields(check).get(name)):
+                return
+            raise AttributesUnsupported(f"{name!r} is set by the platform, and cannot be set to another value")
+        writer.set(described.urn or "", name, value, flags, check)
+
+    def remove(self, node: Node, name: str, check: Check) -> None:
+        """Remove an attribute (removexattr(2)).
+
+        Raises:
+            ReadOnly: as `set`.
+            others: see `ivcapfs.fs.aspectwriter.AspectWriter.remove`.
+        """
+        writer, described = self._writing(node, name)
+        writer.remove(described.urn or "", name, check)
+
+    def _writing(self, node: Node, name: str) -> tuple[Writer, Described]:
+        """Return who writes, and what a node's attributes tell of."""
+        described = self._described(node)
+        if described is None or not name.startswith("user."):
+            raise AttributesUnsupported(f"{name!r} cannot be set here")
+        if self._writer is None or described.urn is None:
+            raise ReadOnly(f"{name!r} cannot be set: this is read-only")
+        return self._writer, described
+
     def _described(self, node: Node) -> Described | None:
         """Return what a node's attributes tell of, or None if it has none."""
-        if isinstance(node, FileNode):
-            return _Artifact(node.record, node.catalog or self._catalog)
-        if not isinstance(node, FolderNode):
+        if isinstance(node, FolderNode) and node.record is None:
+            return node.described
+        if not isinstance(node, FileNode | FolderNode) or node.record is None:
             return None
-        return _Artifact(node.record, node.catalog or self._catalog) if node.record is not None else node.described
+        catalog = node.catalog or self._catalog
+        return _Artifact(node.record, catalog, is_present=catalog is self._catalog)
 
 
 class _Artifact:
@@ -90,9 +149,10 @@ class _Artifact:
 
     names = _NAMES
 
-    def __init__(self, record: ArtifactRecord, catalog: Catalog) -> None:
+    def __init__(self, record: ArtifactRecord, catalog: Catalog, *, is_present: bool) -> None:
         self._record = record
         self._catalog = catalog
+        self.urn = record.urn if is_present else None
 
     def at_hand(self) -> dict[str, bytes]:
         return {name: value for name, value in _fields(self._record).items() if name not in _ONLY_WHOLE}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,8 +10,9 @@ import pytest
 
 from ivcapfs.catalog.details import Details
 from ivcapfs.errors import ConnectionBroken, Interrupted, NotFound
+from ivcapfs.models import AspectRecord
 from ivcapfs.waits import never
-from tests.fakes import PATIENCE, Background, FakeApi, FakeClock, FakeSource, artifact, aspect
+from tests.fakes import PATIENCE, Background, FakeApi, FakeClock, FakeSource, artifact, aspect, wait_until
 
 KEEP = 30.0
 
@@ -120,3 +122,40 @@ def test_an_interrupted_question_does_not_hurt_the_next(world: World) -> None:
         world.details.record(world.uuid, check)
     world.api.gate.set()
     assert world.details.record(world.uuid, never).uuid == world.uuid
+
+
+def test_what_was_forgotten_is_asked_for_anew(world: World) -> None:
+    assert world.details.aspects(world.uuid, never) == ()
+    assert world.details.record(world.uuid, never).etag == "e1"
+    new = aspect(world.record, "urn:s", 1)
+    world.api.aspects[world.record.urn] = [new]
+    world.api.add(artifact("a", uuid=world.uuid, etag="e2"))
+    world.details.forget(world.uuid)
+    assert world.details.known(world.uuid) is None
+    assert world.details.aspects(world.uuid, never) == (new,)
+    assert world.details.record(world.uuid, never).etag == "e2"
+    assert (world.api.count("aspects"), world.api.count("record")) == (2, 2)
+
+
+def test_an_answer_that_was_on_its_way_during_a_change_is_neither_joined_nor_kept(world: World) -> None:
+    old, new = aspect(world.record, "urn:s", "old"), aspect(world.record, "urn:s", "new")
+    answers = iter([(threading.Event(), old), (threading.Event(), new)])
+    asked: list[threading.Event] = []
+
+    def slowly(**_: object) -> list[AspectRecord]:
+        gate, answer = next(answers)
+        asked.append(gate)
+        assert gate.wait(PATIENCE)
+        return [answer]
+
+    world.api.iter_aspects = slowly  # type: ignore[method-assign]
+    before = Background(world.details.aspects, world.uuid, never)
+    wait_until(lambda: len(asked) == 1)
+    world.details.forget(world.uuid)
+    after = Background(world.details.aspects, world.uuid, never)
+    wait_until(lambda: len(asked) == 2)
+    asked[1].set()
+    assert after.result() == (new,)
+    asked[0].set()
+    assert before.result() == (old,)
+    assert world.details.aspects(world.uuid, never) == (new,)

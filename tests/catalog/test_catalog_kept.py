@@ -252,3 +252,82 @@ def test_after_the_end_nothing_waits(world: World) -> None:
     for _ in range(2):
         with pytest.raises(Closing):
             world.get()
+
+
+def test_an_amended_answer_is_shown_without_a_question_for_as_long_as_it_was_good(world: World) -> None:
+    world.kept.amend("k", lambda value: value + "!")
+    assert world.asked == []
+    assert world.get() == "k1"
+    world.clock.advance(KEEP - 1)
+    world.kept.amend("k", lambda value: value + "!")
+    assert world.get() == "k1!"
+    world.clock.advance(1)
+    assert world.get() == "k2"
+
+
+def test_an_amended_answer_may_become_heavier(world: World) -> None:
+    assert (world.get("a"), world.get("b")) == ("a1", "b2")
+    world.kept.amend("a", lambda value: value + "1234567")
+    assert world.get("a") == "a11234567"
+    assert world.get("b") == "b3", "there was no room for both"
+
+
+def test_what_was_outdated_is_asked_for_anew_and_shown_as_it_was_if_that_fails(world: World) -> None:
+    assert (world.get("a"), world.get("b")) == ("a1", "b2")
+    world.kept.outdate(lambda key: key == "a")
+    world.failing = ServerFault("down", status=500)
+    assert (world.get("a"), world.get("b")) == ("a1", "b2")
+    assert world.asked == ["a", "b", "a"]
+    world.failing = None
+    world.clock.advance(FAILED_SECONDS)
+    assert world.get("a") == "a4"
+
+
+@pytest.mark.parametrize("how", ["amend", "outdate"])
+def test_an_answer_on_its_way_when_something_was_done_is_neither_joined_nor_kept(world: World, how: str) -> None:
+    world.gate.clear()
+    before = Background(world.get)
+    wait_until(lambda: world.asked == ["k"])
+    if how == "amend":
+        world.kept.amend("k", lambda value: value)
+    else:
+        world.kept.outdate(lambda key: True)
+    after = Background(world.get)
+    wait_until(lambda: world.asked == ["k", "k"])
+    world.gate.set()
+    assert {before.result(), after.result()} == {"k2"}
+    world.clock.advance(1)
+    assert world.get() == "k2"
+    assert world.asked == ["k", "k"]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_question_that_does_not_count_any_more_ends_after_the_one_that_does(world: World, fails: bool) -> None:
+    gates = [threading.Event(), threading.Event()]
+    begun: list[int] = []
+
+    def wait(step: Progress) -> None:
+        number = len(begun)
+        begun.append(number)
+        assert gates[number].wait(20)
+        if fails and number == 0:
+            raise NotFound("the older one", status=404)
+
+    world.on_ask = wait
+    before = Background(world.get)
+    wait_until(lambda: len(begun) == 1)
+    world.kept.outdate(lambda key: True)
+    after = Background(world.get)
+    wait_until(lambda: len(begun) == 2)
+    gates[1].set()
+    assert after.result() == "k2"
+    world.kept.amend("k", lambda value: "amended")
+    gates[0].set()
+    if fails:
+        assert isinstance(before.exception(), NotFound)
+    else:
+        before.result()
+    assert world.get() == "amended"
+    world.clock.advance(KEEP)
+    gates.append(gates[1])
+    assert world.get() == "k3", "what the older question was told is no refusal of the newer"

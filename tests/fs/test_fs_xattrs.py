@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ivcapfs.errors import AttributesUnsupported, AttributeTooLarge, NoSuchAttribute
+from ivcapfs.errors import AttributesUnsupported, AttributeTooLarge, NoSuchAttribute, ReadOnly
 from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Node, TextNode
 from ivcapfs.fs.xattrs import MAX_LIST, PROBE, ExtendedAttributes
 from ivcapfs.models import ArtifactRecord
@@ -228,3 +228,54 @@ def test_the_folder_of_an_artifact_has_its_attributes(world: World) -> None:
     folder = FolderNode(5, 0, world.record)
     assert world.attributes.value(folder, "user.ivcap.id", never) == world.record.urn.encode()
     assert world.attributes.names(folder, 0, never) == world.names()
+
+
+class Noted:
+    """A writer that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    def set(self, urn: str, name: str, value: bytes, flags: int, check: object) -> None:
+        self.asked.append((urn, name, value, flags))
+
+    def remove(self, urn: str, name: str, check: object) -> None:
+        self.asked.append((urn, name))
+
+
+def test_aspects_are_set_and_removed_by_the_urn_of_what_has_them() -> None:
+    world, writer = World(), Noted()
+    attributes, name = ExtendedAttributes(world.catalog, writer), "user.ivcap.aspect.urn:x"
+    for node in (world.node(), FolderNode(5, 5, world.record), FileNode(world.record, 5, world.catalog)):
+        attributes.set(node, name, b"{}", os.XATTR_CREATE, never)
+        attributes.remove(node, name, never)
+    assert writer.asked == [(world.record.urn, name, b"{}", os.XATTR_CREATE), (world.record.urn, name)] * 3
+
+
+def test_what_the_platform_sets_can_be_set_to_the_value_that_it_has_alone() -> None:
+    world, writer = World(), Noted()
+    attributes = ExtendedAttributes(world.catalog, writer)
+    for name in (*LISTED, *WHOLE):
+        value = world.value(name)
+        attributes.set(world.node(), name, value, 0, never)
+        with pytest.raises(AttributesUnsupported):
+            attributes.set(world.node(), name, value + b"!", 0, never)
+    assert writer.asked == []
+
+
+def test_without_a_writer_below_the_past_and_on_what_has_none_nothing_is_set() -> None:
+    world, writer = World(), Noted()
+    past = FileNode(world.record, 5, MemoryCatalog())
+    cases: list[tuple[ExtendedAttributes, Node, str, type[Exception]]] = [
+        (ExtendedAttributes(world.catalog), world.node(), "user.ivcap.aspect.urn:x", ReadOnly),
+        (ExtendedAttributes(world.catalog, writer), past, "user.ivcap.aspect.urn:x", ReadOnly),
+        (ExtendedAttributes(world.catalog, writer), FolderNode(5, 5), "user.ivcap.aspect.urn:x", AttributesUnsupported),
+        (ExtendedAttributes(world.catalog, writer), TextNode(b"", 5, 5), "user.x", AttributesUnsupported),
+        (ExtendedAttributes(world.catalog, writer), world.node(), "security.selinux", AttributesUnsupported),
+    ]
+    for attributes, node, name, error in cases:
+        with pytest.raises(error):
+            attributes.set(node, name, b"{}", 0, never)
+        with pytest.raises(error):
+            attributes.remove(node, name, never)
+    assert writer.asked == []
