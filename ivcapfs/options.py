@@ -190,13 +190,13 @@ def _view(given: dict[str, str]) -> ViewSettings:
 
 
 def _write(given: dict[str, str], mountpoint: Path) -> WriteSettings | None:
-    """Return how to write, if at all; the other options mean nothing without `write`, and are looked at all the same."""
+    """Return how to write, if at all; the other options are looked at all the same."""
     write = WriteSettings()
     spool = _path(given.get("spool-dir"), mountpoint) or _path(str(write.spool), mountpoint)
     assert spool is not None
     settle = _seconds("settle", given["settle"], least=0.0) if "settle" in given else write.settle
     policy = given.get("policy")
-    if policy is not None and not (policy.startswith("urn:ivcap:policy:") and policy.isascii() and policy.isprintable()):
+    if policy is not None and not re.fullmatch(r"urn:ivcap:policy:[!-~]+", policy):
         raise ConfigError(f"policy must be the URN of a policy, urn:ivcap:policy:…, not {policy!r}")
     return WriteSettings(spool, settle, policy) if "write" in given else None
 

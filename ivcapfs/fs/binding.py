@@ -33,22 +33,22 @@ INTERRUPT_SIGNAL = signal.SIGRTMIN + 1
 """Sent by libfuse to the thread of a callback whose caller got a signal. Nobody else's: it handles it by itself."""
 VERSION = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
 
-_lib = mfusepy._libfuse
-_lib.fuse_interrupted.restype = ctypes.c_int
-_lib.fuse_interrupted.argtypes = []
-_lib.fuse_invalidate_path.restype = ctypes.c_int
-_lib.fuse_invalidate_path.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-_lib.fuse_get_session.restype = ctypes.c_void_p
-_lib.fuse_get_session.argtypes = [ctypes.c_void_p]
-_lib.fuse_session_fd.restype = ctypes.c_int
-_lib.fuse_session_fd.argtypes = [ctypes.c_void_p]
-_lib.fuse_session_exited.restype = ctypes.c_int
-_lib.fuse_session_exited.argtypes = [ctypes.c_void_p]
+lib = mfusepy._libfuse
+lib.fuse_interrupted.restype = ctypes.c_int
+lib.fuse_interrupted.argtypes = []
+lib.fuse_invalidate_path.restype = ctypes.c_int
+lib.fuse_invalidate_path.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+lib.fuse_get_session.restype = ctypes.c_void_p
+lib.fuse_get_session.argtypes = [ctypes.c_void_p]
+lib.fuse_session_fd.restype = ctypes.c_int
+lib.fuse_session_fd.argtypes = [ctypes.c_void_p]
+lib.fuse_session_exited.restype = ctypes.c_int
+lib.fuse_session_exited.argtypes = [ctypes.c_void_p]
 
 
 def interrupted() -> bool:
     """Return whether the caller of the callback on this thread got a signal (``fuse_interrupted(3)``)."""
-    return bool(_lib.fuse_interrupted())
+    return bool(lib.fuse_interrupted())
 
 
 def kernel_options(settings: MountSettings) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def kernel_options(settings: MountSettings) -> dict[str, Any]:
         "foreground": True,
         "fsname": name,
         "subtype": "ivcapfs",
-        "ro": True,
+        "ro": settings.write is None,
         "nosuid": True,
         "nodev": True,
         "default_permissions": True,
@@ -105,7 +105,7 @@ class Kernel(mfusepy.FUSE):
         """Make the loop end; its main thread still has to be woken by a signal."""
         with self._lock:
             if self._fuse is not None:
-                _lib.fuse_exit(self._fuse)
+                lib.fuse_exit(self._fuse)
 
     def is_connected(self) -> bool:
         """Return whether the kernel holds the connection: as long as it does, the mount's device number is ours."""
@@ -113,14 +113,14 @@ class Kernel(mfusepy.FUSE):
             if self._fuse is None:
                 return False
             poll = select.poll()
-            poll.register(_lib.fuse_session_fd(_lib.fuse_get_session(self._fuse)), select.POLLERR)
+            poll.register(lib.fuse_session_fd(lib.fuse_get_session(self._fuse)), select.POLLERR)
             return not poll.poll(0)
 
     def forget(self, path: str) -> None:
         """Make the kernel drop what it knows of a path: attributes and pages. Not to be called in a callback."""
         with self._lock:
             if self._fuse is not None:
-                _lib.fuse_invalidate_path(self._fuse, path.encode())
+                lib.fuse_invalidate_path(self._fuse, path.encode())
 
     def is_over(self) -> bool:
         """Return whether the mount is gone, or `exit` was called.
@@ -130,7 +130,7 @@ class Kernel(mfusepy.FUSE):
         `forget` holds it while the kernel may wait for this very callback.
         """
         fuse = self._fuse
-        return fuse is None or bool(_lib.fuse_session_exited(_lib.fuse_get_session(fuse)))
+        return fuse is None or bool(lib.fuse_session_exited(lib.fuse_get_session(fuse)))
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -143,10 +143,11 @@ class Kernel(mfusepy.FUSE):
             wishes.intr, wishes.intr_signal = 1, INTERRUPT_SIGNAL
         wishes.use_ino = 1
         wishes.nullpath_ok = 1
+        wishes.hard_remove = 1  # no .fuse_hidden files: an open file that was removed is known by its handle
         wishes.entry_timeout = wishes.attr_timeout = self._settings.view.refresh
         wishes.negative_timeout = 0
         wishes.kernel_cache = wishes.auto_cache = wishes.direct_io = 0
-        self._fuse = ctypes.c_void_p(_lib.fuse_get_context().contents.fuse)
+        self._fuse = ctypes.c_void_p(lib.fuse_get_context().contents.fuse)
         self.was_ready = True
         self._ready()
 
@@ -158,14 +159,14 @@ class Kernel(mfusepy.FUSE):
 
     def getattr_fuse_3(self, path: bytes | None, buf: Any, fip: Any) -> int:
         """``getattr``."""
-        found = self.operations.getattr("" if path is None else _text(path), fip.contents.fh if fip else None)
+        found = self.operations.getattr("" if path is None else text(path), fip.contents.fh if fip else None)
         ctypes.memset(buf, 0, ctypes.sizeof(mfusepy.c_stat))
         _fill(buf.contents, found)
         return 0
 
     def readlink(self, path: bytes, buf: Any, bufsize: int) -> int:
         """``readlink``."""
-        target = self.operations.readlink(_text(path)).encode()[: bufsize - 1] + b"\0"
+        target = self.operations.readlink(text(path)).encode()[: bufsize - 1] + b"\0"
         ctypes.memmove(buf, target, len(target))
         return 0
 
@@ -174,7 +175,7 @@ class Kernel(mfusepy.FUSE):
         if (first_open := self._first_open) is not None:
             first_open()
             self._first_open = None
-        opened = self.operations.open(_text(path), fip.contents.flags)
+        opened = self.operations.open(text(path), fip.contents.flags)
         fip.contents.fh = opened.handle
         fip.contents.keep_cache = int(opened.keep_cache)
         return 0
@@ -190,7 +191,7 @@ class Kernel(mfusepy.FUSE):
 
     def opendir(self, path: bytes, fip: Any) -> int:
         """``opendir``."""
-        fip.contents.fh = self.operations.opendir(_text(path))
+        fip.contents.fh = self.operations.opendir(text(path))
         return 0
 
     def readdir_fuse_3(
@@ -213,16 +214,16 @@ class Kernel(mfusepy.FUSE):
 
     def getxattr(self, path: bytes, name: bytes, value: Any, size: int, *args: Any) -> int:
         """``getxattr``; size 0 asks for the length."""
-        return _give(self.operations.getxattr(_text(path), _text(name)), value, size)
+        return _give(self.operations.getxattr(text(path), text(name)), value, size)
 
     def listxattr(self, path: bytes, namebuf: Any, size: int) -> int:
         """``listxattr``; size 0 asks for the length."""
-        names = self.operations.listxattr(_text(path), size)
+        names = self.operations.listxattr(text(path), size)
         return _give(b"".join(name.encode() + b"\0" for name in names), namebuf, size)
 
     def statfs(self, path: bytes, buf: Any) -> int:
         """``statfs``."""
-        for name, number in self.operations.statfs(_text(path)).items():
+        for name, number in self.operations.statfs(text(path)).items():
             setattr(buf.contents, name, number)
         return 0
 
@@ -242,7 +243,8 @@ class _Copier:
         self._to += len(piece)
 
 
-def _text(raw: bytes) -> str:
+def text(raw: bytes) -> str:
+    """Return a path or name as Python has it (PEP 383)."""
     return raw.decode("utf-8", "surrogateescape")
 
 

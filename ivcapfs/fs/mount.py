@@ -49,6 +49,7 @@ from ivcapfs.fs.running import Announcement, Running
 from ivcapfs.fs.status import FOLDER, StatusSource, StatusView
 from ivcapfs.fs.unmounting import unmount_lazily
 from ivcapfs.fs.views import Views
+from ivcapfs.fs.writing import WritingOperations, make_writable
 
 if TYPE_CHECKING:
     from ivcapfs.fs.binding import Kernel
@@ -94,7 +95,7 @@ class MountedFileSystem:
         Raises:
             MountError: the mount cannot begin.
         """
-        kernel_class, interrupted = _load_binding()
+        kernel_class, interrupted = _load_binding(writes=self._settings.write is not None)
         coredumps.forbid()
         signal.signal(WAKE, lambda *_: None)
         connection = connect(self._settings.client)  # may wait for a token; there is no thread yet, any signal ends it
@@ -146,13 +147,20 @@ class MountedFileSystem:
         largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
         neighbours = Neighbours(store.neighbours, reader, largest, self._closing.is_set)
         more_views = {**views.by_name, FOLDER: status}
-        operations = Operations(
-            catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read
+        parts = (catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read)
+        stopped = self._closing.is_set
+        writable = make_writable(self._settings, connection, catalog, store, views, pool, kernel.forget, stopped)
+        operations = (
+            WritingOperations(*parts, writable=writable, mountpoint=self._settings.mountpoint)
+            if writable
+            else Operations(*parts)
         )
         try:
             self._loop(kernel, operations)
         finally:
             self._closing.set()
+            if writable:
+                writable.close()
             neighbours.close()
             reader.shutdown()
             catalog.close()
@@ -284,12 +292,13 @@ def _tier(cache: CacheSettings) -> DiskTier | None:
     return DiskTier(DiskSettings(cache.folder, cache.folder_size)) if cache.folder is not None else None
 
 
-def _load_binding() -> tuple[type[Kernel], Callable[[], bool]]:
+def _load_binding(*, writes: bool) -> tuple[type[Kernel], Callable[[], bool]]:
     """Load the FUSE library, late: only a process that mounts needs it."""
     try:
         from ivcapfs.fs.binding import VERSION, Kernel, interrupted
+        from ivcapfs.fs.writebinding import WritingKernel
     except OSError as exc:
         raise MountError("libfuse 3 is missing: apt install fuse3") from exc
     if VERSION < (3, 0):
         raise MountError(f"libfuse {VERSION[0]}.{VERSION[1]} is too old: apt install fuse3")
-    return Kernel, interrupted
+    return WritingKernel if writes else Kernel, interrupted

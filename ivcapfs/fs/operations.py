@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ivcapfs.cache.reader import Handle, Reader, Sink
 from ivcapfs.cache.transfer import Blob
@@ -43,8 +43,8 @@ from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.nodes import Attributes, FileNode, FolderNode, LinkNode, Node, TextNode, attributes
 from ivcapfs.fs.reading import Reading
 from ivcapfs.fs.tree import Nodes, Tree, View
-from ivcapfs.models import uuid_bytes
 from ivcapfs.fs.xattrs import ExtendedAttributes
+from ivcapfs.models import uuid_bytes
 from ivcapfs.waits import Check, never
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,6 @@ class Operations:
         check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
         views: top folders besides `artifacts/` and `by-id/`.
         count_read: told of each read of an artifact how many bytes it gave.
-        times: tells the time that was set here for an artifact, by the bytes of its uuid; see `catalog.kepttimes`.
     """
 
     use_ns = True
@@ -123,7 +122,6 @@ class Operations:
     def __init__(
         self, catalog: Catalog, reader: Reader, bindings: Bindings, neighbours: Neighbours, view: ViewSettings,
         check: Check, views: Mapping[str, View] | None = None, count_read: Callable[[int], None] = never,
-        times: Callable[[bytes], int | None] = never,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._reader = reader
@@ -134,7 +132,7 @@ class Operations:
         self._tree: Nodes = Tree(catalog, views or {})
         self._xattrs = ExtendedAttributes(catalog)
         self._count_read = count_read
-        self._times = times
+        self._times: Callable[[bytes], int | None] = never  # tells a time that was set here, by a uuid's bytes
         self._lock = threading.Lock()
         self._open: dict[int, object] = {}  # guarded by _lock
         self._numbers = itertools.count(1)
@@ -246,19 +244,6 @@ class Operations:
     def listxattr(self, path: str, room: int) -> list[str]:
         """Return the names of the extended attributes (listxattr(2)); `room` in bytes, 0 asks for the size."""
         return self._xattrs.names(self._node(path), room, self._check)
-
-    def read_only(self, path: str, *_: object) -> NoReturn:
-        """Refuse what would write. In a mount that only reads the kernel does so before us."""
-        raise Answer(errno.EROFS, os.strerror(errno.EROFS))
-
-    create = write = truncate = mkdir = rmdir = unlink = rename = link = symlink = mknod = read_only
-    chmod = chown = utimens = setxattr = removexattr = read_only
-
-    def flush(self, handle: int, pid: int = 0) -> None:
-        """Close one descriptor of an open file (close(2)): nothing to do."""
-
-    def fsync(self, handle: int) -> None:
-        """See that all is written (fsync(2)): there is nothing."""
 
     @answers
     def statfs(self, path: str) -> dict[str, int]:

@@ -54,7 +54,7 @@ class OverlaidTree:
                 within.append((name, self._describe(found)))
             else:
                 folder = name, _folder((*parts, name), found)
-                (within if found.is_made else implied).append(folder)  # type: ignore[arg-type]
+                (within if found.is_made else implied).append(folder)
         try:
             below = self._tree.reading(parts, check)
         except (NoSuchEntry, NotAFolder):

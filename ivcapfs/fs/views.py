@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ivcapfs.catalog.collections import Collections
 from ivcapfs.catalog.index import Index
@@ -90,6 +91,11 @@ class Views:
             "at": AtView(catalog_at, collections_at, self._present, root(AT_INODE)),
             "search": SearchView(searches, index, root(SEARCH_INODE)),
         }
+
+    def changed(self, urn: str, schema: str) -> None:
+        """TODO"""
+
+    collection_rules: Any = None
 
     def close(self) -> None:
         """Take no more questions, and end what waits. May be called again."""

@@ -10,17 +10,17 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
 
-from ivcapfs.catalog.index import Index
+from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.kepttimes import KeptTimes
 from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection
 from ivcapfs.config import MountSettings, WriteSettings
 from ivcapfs.errors import IvcapfsError
+from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.bindings import Bindings
-from ivcapfs.fs.draftattributes import DraftAttributes
-from ivcapfs.fs.nodes import DraftNode
+from ivcapfs.fs.draftattributes import UPLOAD, DescribedDraft, DraftAttributes
+from ivcapfs.fs.nodes import DraftNode, Node
 from ivcapfs.fs.overlay import OverlaidTree
 from ivcapfs.fs.tree import Nodes
 from ivcapfs.fs.views import Views
@@ -54,7 +54,7 @@ class Writable:
         settings: MountSettings,
         write: WriteSettings,
         connection: Connection,
-        index: Index,
+        catalog: Catalog,
         store: Store,
         views: Views,
         pool: Executor,
@@ -66,14 +66,12 @@ class Writable:
         self.drafts = Drafts()
         self._store = store
         self._forget = forget
-        self._collections = views.collection_writer(connection.api, pool)
-        self._attributes = DraftAttributes(connection.api, index, pool, views, bound=limits.total + limits.idle)
+        bound = limits.total + limits.idle
+        self._collections = views.collection_rules
+        self._attributes = DraftAttributes(AspectWriter(connection.api, pool, bound, views.changed), catalog)
         owner = Owner(this_host(), os.getpid(), str(settings.mountpoint), connection.origin)
         self.spool = Spool(write.spool, store_name(connection.origin, connection.identity), owner)
-        patience = limits.total + limits.idle
-        sender = Sender(
-            connection.api, connection.uploads, policy=write.policy, patience=patience, stopped=stopped
-        )
+        sender = Sender(connection.api, connection.uploads, policy=write.policy, patience=bound, stopped=stopped)
         self.uploader = Uploader(self.drafts, sender, self, settle=write.settle)
 
     def recover(self) -> None:
@@ -103,19 +101,19 @@ class Writable:
         """See `Spool.free_bytes`."""
         return self.spool.free_bytes()
 
-    def set_attribute(self, node: Any, name: str, value: bytes, flags: int, check: Check) -> None:
+    def set_attribute(self, node: Node, name: str, value: bytes, flags: int, check: Check) -> None:
         """Set an extended attribute; see `DraftAttributes`."""
         if isinstance(node, DraftNode) and (name, value) == (UPLOAD, b"retry"):
             self.uploader.retry(node.draft)
         else:
             self._attributes.set(node, name, value, flags, check)
 
-    def remove_attribute(self, node: Any, name: str, check: Check) -> None:
+    def remove_attribute(self, node: Node, name: str, check: Check) -> None:
         """Remove an extended attribute; see `DraftAttributes`."""
         self._attributes.remove(node, name, check)
 
     def _node(self, draft: Draft) -> DraftNode:
-        return DraftNode(draft, self._attributes.described(draft))
+        return DraftNode(draft, DescribedDraft(draft))
 
     # -- when a file has arrived ---------------------------------------------------------------------------------
 
@@ -126,14 +124,12 @@ class Writable:
         self.times.keep(record.uuid, draft.mtime_ns)
         if entry.collection is not None:
             self._collections.add_by_urn(entry.collection, record.uuid)
-        self._attributes.apply(entry.changes, record)
+        self._attributes.apply(entry.changes, record.urn)
 
-    def forget(self, draft: Draft) -> None:
+    def seen(self, draft: Draft) -> None:
         """The path of a new file is an artifact's now: the kernel is to ask again."""
         try:
             self._forget(f"/{draft.entry.path}")
         except (IvcapfsError, OSError) as exc:
             log.debug("the kernel was not told of %s: %s", draft.entry.path, exc)
 
-
-UPLOAD = "user.ivcap.upload"

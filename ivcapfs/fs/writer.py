@@ -19,8 +19,8 @@ from ivcapfs.catalog.names import MAX_COMPONENT, MAX_PATH, Parts, decode, encode
 from ivcapfs.errors import (
     AlreadyThere,
     FileSystemError,
-    Invalid,
     InUse,
+    Invalid,
     IsAFolder,
     IvcapfsError,
     NameTooLong,
@@ -150,7 +150,7 @@ class Writer:
         self._await(self._uploader.flush(draft, is_close=is_close), draft)
 
     def closed(self, draft: Draft) -> None:
-        """A file was closed by one who could write: if nobody else can, it becomes an artifact, or is kept as failed."""
+        """One who could write has closed a file: the last one leaves an artifact to be, or a failed file."""
         if not draft.closed(writes=True):
             return
         with draft.lock:

@@ -8,15 +8,22 @@ Threading: any thread may call anything; see `Operations`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ivcapfs.cache.reader import Sink
+from ivcapfs.catalog.interface import Catalog
+from ivcapfs.catalog.store import Store
+from ivcapfs.client import Connection
+from ivcapfs.config import MountSettings
 from ivcapfs.errors import BadHandle, Invalid, NotAllowed
 from ivcapfs.fs.callers import caller
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
 from ivcapfs.fs.operations import WRITING, Opened, Operations, answers, split
+from ivcapfs.fs.views import Views
 from ivcapfs.fs.writable import Writable
 from ivcapfs.fs.writer import Writer
 from ivcapfs.spool.draft import Draft
@@ -42,11 +49,12 @@ class WritingOperations(Operations):
     Args:
         writable: what writing is made of.
         mountpoint: where this is.
-        more: as for `Operations`.
+        parts: as for `Operations`.
     """
 
-    def __init__(self, *args: Any, writable: Writable, mountpoint: Path, **more: Any) -> None:
-        super().__init__(*args, times=writable.times.get, **more)
+    def __init__(self, *parts: Any, writable: Writable, mountpoint: Path) -> None:
+        super().__init__(*parts)
+        self._times = writable.times.get
         self._writable = writable
         self._mountpoint = str(mountpoint)
         self._tree = writable.tree(self._tree)
@@ -122,6 +130,9 @@ class WritingOperations(Operations):
         file = self._leave(handle, keep=True)
         if isinstance(file, _DraftFile) and file.writes:
             self._writer.flush(file.draft, is_close=False)
+
+    def fsyncdir(self, path: str) -> None:
+        """What is in a folder is the platform's: nothing to do (fsync(2))."""
 
     @answers
     def release(self, handle: int) -> None:
@@ -264,3 +275,21 @@ def _split(path: str) -> tuple[str, ...]:
         raise Invalid(f"a name must be UTF-8, and {path!r} is not") from exc
     return split(path)
 
+
+
+def make_writable(
+    settings: MountSettings,
+    connection: Connection,
+    catalog: Catalog,
+    store: Store,
+    views: Views,
+    pool: Executor,
+    forget: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> Writable | None:
+    """Return what writing is made of, where the mount is to write; see `Writable`."""
+    if settings.write is None:
+        return None
+    writable = Writable(settings, settings.write, connection, catalog, store, views, pool, forget, stopped)
+    writable.recover()
+    return writable

@@ -255,7 +255,8 @@ class Sender:
 
     def _empties(self, name: str) -> dict[str, ArtifactRecord]:
         """Return the empty artifacts of a name that are ready."""
-        return {record.uuid: record for record in named(self._api, name) if record.is_ready and record.size in (0, None)}
+        found = [record for record in named(self._api, name) if record.is_ready]
+        return {record.uuid: record for record in found if record.size in (0, None)}
 
     def _ready(self, uuid: str) -> ArtifactRecord:
         """Wait until an artifact is ready."""

@@ -48,7 +48,11 @@ class Arrivals(Protocol):
     """What happens with an upload that is complete."""
 
     def arrived(self, draft: Draft, record: ArtifactRecord) -> None:
-        """Do what is still to be done, and let everybody know. Raises like a request; it is called again then."""
+        """Do what is still to be done, and let the catalog know. Raises like a request; it is called again then."""
+        ...
+
+    def seen(self, draft: Draft) -> None:
+        """The path shows the artifact from now on."""
         ...
 
 
@@ -270,7 +274,8 @@ class Uploader:
         self._arrivals.arrived(draft, record)
         with draft.lock:
             draft.is_gone = True
-        self._drafts.take_away(draft)
+        if self._drafts.take_away(draft):
+            self._arrivals.seen(draft)
         draft.folder.remove(draft.entry)
         with self._condition:
             self._waits.pop(draft.entry.id, None)

@@ -1,0 +1,105 @@
+"""The extended attributes of new files, and the setting of those of artifacts and collections.
+
+What is set on a file that is not an artifact yet is journalled with it, and sent once it is one.
+
+Used by `writable`. Threading: any thread may call anything; requests run on the aspect writer's pool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ivcapfs.catalog.interface import Catalog
+from ivcapfs.fs.aspectchange import Action, Change, parse, parse_removal
+from ivcapfs.fs.aspectwriter import AspectWriter
+from ivcapfs.fs.nodes import EPOCH, DraftNode, Node
+from ivcapfs.fs.xattrs import MIME_TYPE, PREFIX, ExtendedAttributes, attribute
+from ivcapfs.models import AspectRecord
+from ivcapfs.spool.describe import draft_state
+from ivcapfs.spool.draft import Draft
+from ivcapfs.spool.mime import HEAD, mime_type
+from ivcapfs.waits import Check
+
+UPLOAD = "user.ivcap.upload"
+"""Where a new file stands; set to ``retry`` it is sent after all."""
+
+
+class DraftAttributes:
+    """See the module."""
+
+    def __init__(self, aspects: AspectWriter, catalog: Catalog) -> None:
+        self._aspects = aspects
+        self._xattrs = ExtendedAttributes(catalog, aspects)
+
+    def set(self, node: Node, name: str, value: bytes, flags: int, check: Check) -> None:
+        """Set an attribute (setxattr(2)). Raises as `ExtendedAttributes.set`."""
+        if isinstance(node, DraftNode):
+            self._journal(node.draft, parse(name, value))
+        else:
+            self._xattrs.set(node, name, value, flags, check)
+
+    def remove(self, node: Node, name: str, check: Check) -> None:
+        """Remove an attribute (removexattr(2)). Raises as `ExtendedAttributes.remove`."""
+        if isinstance(node, DraftNode):
+            self._journal(node.draft, parse_removal(name))
+        else:
+            self._xattrs.remove(node, name, check)
+
+    def apply(self, changes: tuple[dict[str, Any], ...], urn: str) -> None:
+        """Make the changes that were journalled, on the artifact that the file has become."""
+        for change in changes:
+            self._aspects.apply(Change.from_json(change), urn)
+
+    def _journal(self, draft: Draft, change: Change) -> None:
+        draft.note(lambda entry: replace(entry, changes=(*entry.changes, change.to_json())))
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedDraft:
+    """What a new file tells of itself; see `ivcapfs.fs.nodes.Described`."""
+
+    draft: Draft
+    urn = None
+    names = frozenset({MIME_TYPE, UPLOAD, PREFIX + "name", PREFIX + "size"})
+
+    def at_hand(self) -> dict[str, bytes]:
+        """See `Described.at_hand`."""
+        told = {
+            MIME_TYPE: self._mime_type(),
+            UPLOAD: draft_state(self.draft),
+            PREFIX + "name": self.draft.entry.name,
+            PREFIX + "size": str(self.draft.size),
+        }
+        return {name: attribute(text) for name, text in told.items()}
+
+    def known(self) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]]:
+        """See `Described.known`."""
+        return self.at_hand(), self._pending()
+
+    def fields(self, check: Check) -> dict[str, bytes]:
+        """See `Described.fields`."""
+        return self.at_hand()
+
+    def aspects(self, check: Check) -> tuple[AspectRecord, ...]:
+        """See `Described.aspects`: what was set, and is sent once it is an artifact."""
+        return self._pending()
+
+    def _pending(self) -> tuple[AspectRecord, ...]:
+        standing: dict[str, Change] = {}
+        for number, value in enumerate(self.draft.entry.changes):
+            change = Change.from_json(value)
+            standing.pop(change.label, None)
+            if change.action is not Action.REMOVE:
+                standing[change.label or str(number)] = change
+        return tuple(
+            AspectRecord("", "", change.schema or change.label, change.content, None, EPOCH)
+            for change in reversed(standing.values())
+        )
+
+    def _mime_type(self) -> str:
+        self.draft.acquire()
+        try:
+            return mime_type(self.draft.entry.name, self.draft.read(HEAD, 0))
+        finally:
+            self.draft.release()
