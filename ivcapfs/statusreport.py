@@ -20,6 +20,8 @@ from rich.text import Text
 from ivcapfs.errors import MountError
 
 WATCH_SECONDS = 1.0
+MOST_FILES = 10
+"""New files that are named."""
 
 
 def read_status(mountpoint: Path) -> bytes:
@@ -105,8 +107,18 @@ def rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "fetched", f"{size(reads['bytes_fetched'])} in {reads['requests']:,} requests{failed}, {under_way}"
     hits = cache["blocks_hit"] / cache["blocks_used"] if cache["blocks_used"] else 0.0
     yield "memory", f"{size(cache['memory_used'])} of {size(cache['memory_limit'])}, {hits:.0%} of blocks were there"
+    if status["uploads"] is not None:
+        yield "uploads", _uploads_line(status["uploads"])
+        for file in status["uploads"]["files"][:MOST_FILES]:
+            yield "", f"{file['path']} ({size(file['size'])}): {file['state']}"
     if cache["folder"]:
         yield "disk", f"{cache['folder']}, up to {size(cache['folder_limit'])}"
+
+
+def _uploads_line(uploads: dict[str, Any]) -> str:
+    words = [f"{uploads['pending']:,} pending, {size(uploads['bytes_left'])} to send"]
+    words += [f"{uploads[kind]:,} {kind}" for kind in ("open", "failed", "interrupted", "local") if uploads[kind]]
+    return ", ".join(words)
 
 
 def _list_line(catalog: dict[str, Any]) -> str:

@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
-    *("errors", "models", "waits", "privatefolder", "hosts", "secret", "contexts", "config", "places"),
-    *("client", "cache", "catalog", "fs", "server", "options", "doctor", "statusreport", "demo", "commands", "cli"),
+    *("errors", "models", "waits", "privatefolder", "hosts", "secret", "memory", "contexts", "config", "places"),
+    *("client", "cache", "catalog", "spool", "fs", "server", "options", "doctor", "statusreport", "demo"),
+    *("commands", "cli"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}

@@ -78,7 +78,7 @@ def test_every_option_arrives(mountpoint: Path, tmp_path: Path) -> None:
 
 def test_every_documented_option_is_known(mountpoint: Path) -> None:
     values = {"USER": "0", "GROUP": "0", "OCTAL": "022", "SECONDS": "5", "SIZE": "1M", "FILE": "x"}
-    values |= {"DIR": "y", "KIB": "64", "CMD": "print-token --now", "PLACE": "journal"}
+    values |= {"DIR": "y", "KIB": "64", "CMD": "print-token --now", "PLACE": "journal", "URN": "urn:ivcap:policy:p"}
     for option in OPTIONS:
         name, _, kind = option.partition("=")
         assert parse_options([f"{name}={values[kind]}" if kind else name]) == {name: values[kind] if kind else ""}

@@ -25,15 +25,38 @@ def complete_mounts(context: click.Context, parameter: click.Parameter, begun: s
 
 @click.command()
 @click.argument("mountpoint", type=click.Path(path_type=Path), shell_complete=complete_mounts)
+@click.option("--now", is_flag=True, help="Do not wait for new files to be sent: the next mount goes on with them.")
 @one_line_errors
-def umount(mountpoint: Path) -> None:
-    """Take down the mount at MOUNTPOINT, also one whose process died. Of a busy one it says who holds it."""
+def umount(mountpoint: Path, now: bool) -> None:
+    """Take down the mount at MOUNTPOINT, also one whose process died. Of a busy one it says who holds it.
+
+    New files that were closed are sent first; Ctrl-C ends the wait, and the mount stays.
+    """
     from ivcapfs.fs.unmounting import unmount
     from ivcapfs.options import absolute
 
     where = absolute(mountpoint)
+    if not now:
+        _await_uploads(where)
     if unmount(where):
         click.echo(f"ivcapfs: the process of the mount at {where} had died; what was left of it is cleared", err=True)
+
+
+def _await_uploads(mountpoint: Path) -> None:
+    """Wait for a mount's uploads; on a terminal a line tells how many are left."""
+    from rich.console import Console
+
+    from ivcapfs.fs.leaving import await_uploads
+    from ivcapfs.statusreport import size
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        await_uploads(mountpoint, lambda files, left: None)
+        return
+    with console.status("sending new files …") as line:
+        await_uploads(
+            mountpoint, lambda files, left: line.update(f"sending new files: {files:,} left, {size(left)} to go")
+        )
 
 
 @click.command("list")

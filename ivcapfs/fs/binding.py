@@ -143,7 +143,6 @@ class Kernel(mfusepy.FUSE):
             wishes.intr, wishes.intr_signal = 1, INTERRUPT_SIGNAL
         wishes.use_ino = 1
         wishes.nullpath_ok = 1
-        wishes.hard_remove = 1  # no .fuse_hidden files: an open file that was removed is known by its handle
         wishes.entry_timeout = wishes.attr_timeout = self._settings.view.refresh
         wishes.negative_timeout = 0
         wishes.kernel_cache = wishes.auto_cache = wishes.direct_io = 0

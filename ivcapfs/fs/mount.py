@@ -143,13 +143,15 @@ class MountedFileSystem:
         reader = Reader(source, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set)
         bindings = Bindings(kernel.forget, kernel_pool)
         views = Views(connection.api, catalog, store, pool, refresh=self._settings.view.refresh, bound=bound)
-        status = StatusView(StatusSource(self._settings, catalog, reader, traffic))
+        status = StatusSource(self._settings, catalog, reader, traffic)
         largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
         neighbours = Neighbours(store.neighbours, reader, largest, self._closing.is_set)
-        more_views = {**views.by_name, FOLDER: status}
+        more_views = {**views.by_name, FOLDER: StatusView(status)}
         parts = (catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read)
         stopped = self._closing.is_set
         writable = make_writable(self._settings, connection, catalog, store, views, pool, kernel.forget, stopped)
+        if writable:
+            status.uploads = writable.status
         operations = (
             WritingOperations(*parts, writable=writable, mountpoint=self._settings.mountpoint)
             if writable
@@ -157,6 +159,8 @@ class MountedFileSystem:
         )
         try:
             self._loop(kernel, operations)
+            if writable and not self._closing.is_set():
+                writable.finish()
         finally:
             self._closing.set()
             if writable:

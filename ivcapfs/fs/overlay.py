@@ -12,6 +12,7 @@ from ivcapfs.catalog.names import Parts
 from ivcapfs.errors import NoSuchEntry, NotAFolder
 from ivcapfs.fs.named import folder_inode
 from ivcapfs.fs.nodes import DraftNode, FolderNode, Listed, Node
+from ivcapfs.fs.placing import HIDDEN
 from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.fs.tree import Nodes
 from ivcapfs.spool.draft import Draft
@@ -50,6 +51,8 @@ class OverlaidTree:
         within: list[tuple[str, DraftNode | FolderNode]] = []
         implied: list[tuple[str, FolderNode]] = []
         for name, found in self._drafts.within(parts):
+            if name.startswith(HIDDEN):
+                continue
             if isinstance(found, Draft):
                 within.append((name, self._describe(found)))
             else:

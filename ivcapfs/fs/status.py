@@ -27,6 +27,7 @@ from ivcapfs.errors import CatalogError, NoSuchEntry
 from ivcapfs.fs.nodes import FolderNode, Node, TextNode, json_text
 from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.models import inode_of_text
+from ivcapfs.spool.describe import UploadsStatus
 from ivcapfs.waits import Check, now
 
 FOLDER = ".ivcapfs"
@@ -65,6 +66,7 @@ class Status:
         uptime: seconds.
         catalog: see `CatalogStatus`.
         reads: see `ivcapfs.cache.traffic.TrafficCounts`.
+        uploads: of new files; None: the mount only reads.
     """
 
     version: str
@@ -75,6 +77,7 @@ class Status:
     catalog: CatalogStatus
     cache: CacheStatus
     reads: dict[str, int]
+    uploads: UploadsStatus | None
 
 
 class StatusSource:
@@ -82,11 +85,20 @@ class StatusSource:
 
     Args:
         clock: seconds, only ever forward.
+
+    Attributes:
+        uploads: tells how the new files do; set once, before the mount serves.
     """
 
     def __init__(
-        self, settings: MountSettings, index: Index, reader: Reader, traffic: Traffic, clock: Callable[[], float] = now
+        self,
+        settings: MountSettings,
+        index: Index,
+        reader: Reader,
+        traffic: Traffic,
+        clock: Callable[[], float] = now,
     ) -> None:
+        self.uploads: Callable[[], UploadsStatus | None] = lambda: None
         self._settings = settings
         self._index = index
         self._reader = reader
@@ -105,6 +117,7 @@ class StatusSource:
             catalog=self._catalog(),
             cache=self._cache(),
             reads=self._traffic.counts()._asdict(),
+            uploads=self.uploads(),
         )
 
     def _catalog(self) -> CatalogStatus:

@@ -20,12 +20,15 @@ from ivcapfs.errors import IvcapfsError
 from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.draftattributes import UPLOAD, DescribedDraft, DraftAttributes
-from ivcapfs.fs.nodes import DraftNode, Node
+from ivcapfs.fs.nodes import DraftNode, Node, TextNode
 from ivcapfs.fs.overlay import OverlaidTree
+from ivcapfs.fs.placing import HIDDEN, Places
+from ivcapfs.fs.renaming import Names
 from ivcapfs.fs.tree import Nodes
 from ivcapfs.fs.views import Views
 from ivcapfs.fs.writer import Writer
 from ivcapfs.models import ArtifactRecord
+from ivcapfs.spool.describe import UploadsStatus, uploads_status
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import State
@@ -36,6 +39,9 @@ from ivcapfs.spool.uploader import Uploader
 from ivcapfs.waits import Check
 
 log = logging.getLogger(__name__)
+
+FINISH_SECONDS = 10.0
+"""How long a mount that is gone goes on with uploads."""
 
 
 class Writable:
@@ -77,10 +83,24 @@ class Writable:
     def recover(self) -> None:
         """Take up what earlier mounts left: what was closed is completed, the rest is shown."""
         for draft in self.spool.recover():
+            if draft.entry.parts[-1].startswith(HIDDEN):  # removed while it was open, and now nobody has it open
+                draft.folder.remove(draft.entry)
+                continue
             self.drafts.put(draft)
             if draft.entry.state is State.CLOSED:
                 log.info("%s was left by an earlier mount: completing it", draft.entry.path)
                 self.uploader.complete_later(draft, at_once=True)
+
+    def status(self) -> UploadsStatus:
+        """Return how the new files do."""
+        return uploads_status(self.drafts.all())
+
+    def finish(self) -> None:
+        """The mount is gone: complete what can be within a bound; the rest is left to the next mount."""
+        self.uploader.hurry()
+        left = self.uploader.await_idle(FINISH_SECONDS)
+        if left:
+            log.warning("%d new files are not sent yet: the next mount with -o write goes on with them", left)
 
     def close(self) -> None:
         """End the uploads; what is left is in the journal."""
@@ -93,9 +113,12 @@ class Writable:
         """Return what the mount shows: the platform's tree, and new files over it."""
         return OverlaidTree(below, self.drafts, self._node)
 
-    def writer(self, tree: Nodes, bindings: Bindings, check: Check) -> Writer:
-        """Return the rules for a tree."""
-        return Writer(self.spool, self.drafts, self.uploader, bindings, self._collections, tree, check)
+    def rules(self, tree: Nodes, bindings: Bindings, check: Check) -> tuple[Writer, Names]:
+        """Return the rules for contents and for names in a tree."""
+        places = Places(self._collections, check)
+        writer = Writer(self.spool, self.drafts, self.uploader, bindings, places, check)
+        names = Names(self.drafts, self.uploader, writer, bindings, places, self._collections, tree, check)
+        return writer, names
 
     def free_bytes(self) -> tuple[int, int]:
         """See `Spool.free_bytes`."""
@@ -105,6 +128,8 @@ class Writable:
         """Set an extended attribute; see `DraftAttributes`."""
         if isinstance(node, DraftNode) and (name, value) == (UPLOAD, b"retry"):
             self.uploader.retry(node.draft)
+        elif isinstance(node, TextNode) and (name, value) == (UPLOAD, b"now"):
+            self.uploader.hurry()
         else:
             self._attributes.set(node, name, value, flags, check)
 

@@ -25,7 +25,6 @@ from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
 from ivcapfs.fs.operations import WRITING, Opened, Operations, answers, split
 from ivcapfs.fs.views import Views
 from ivcapfs.fs.writable import Writable
-from ivcapfs.fs.writer import Writer
 from ivcapfs.spool.draft import Draft
 
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
@@ -58,7 +57,7 @@ class WritingOperations(Operations):
         self._writable = writable
         self._mountpoint = str(mountpoint)
         self._tree = writable.tree(self._tree)
-        self._writer: Writer = writable.writer(self._tree, self._bindings, self._check)
+        self._writer, self._names = writable.rules(self._tree, self._bindings, self._check)
         self._uploader = writable.uploader
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -152,28 +151,28 @@ class WritingOperations(Operations):
     @answers
     def unlink(self, path: str) -> None:
         """Remove a new file, or a member from its collection (unlink(2))."""
-        self._writer.unlink(path, split(path), self._node(path))
+        self._names.unlink(path, split(path), self._node(path))
 
     @answers
     def rename(self, old: str, new: str, flags: int) -> None:
         """Rename a new file (renameat2(2))."""
-        self._writer.rename(split(old), _split(new), flags)
+        self._names.rename(split(old), _split(new), flags)
 
     @answers
     def mkdir(self, path: str) -> None:
         """Make a folder, or a collection (mkdir(2))."""
-        self._writer.mkdir(_split(path))
+        self._names.mkdir(_split(path))
 
     @answers
     def rmdir(self, path: str) -> None:
         """Remove a folder that was made here, or an empty collection (rmdir(2))."""
-        self._writer.rmdir(split(path))
+        self._names.rmdir(split(path))
         self._bindings.let_go(path)
 
     @answers
     def link(self, existing: str, new: str) -> None:
         """Add an artifact to a collection (link(2))."""
-        self._writer.link(self._node(existing), _split(new))
+        self._names.link(self._node(existing), _split(new))
 
     @answers
     def symlink(self, path: str, target: str) -> None:

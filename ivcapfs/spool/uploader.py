@@ -192,13 +192,17 @@ class Uploader:
             wait = 0.0 if at_once or self._hurried else self._settle
             self._schedule(draft, wait)
 
-    def pending(self) -> list[Draft]:
-        """Return the files that are still to become artifacts by themselves."""
-        return [
-            draft
-            for draft in self._drafts.all()
-            if draft.entry.state in (State.CLOSED, State.WRITING) and not draft.entry.is_hidden
-        ]
+    def await_idle(self, seconds: float) -> int:
+        """Wait until nothing is left to be completed; return how many files are after so many seconds."""
+        end = self._clock() + seconds
+        with self._condition:
+            while (left := self._pending()) and (wait := end - self._clock()) > 0 and not self._closing:
+                self._condition.wait(min(wait, 0.5))
+        return left
+
+    def _pending(self) -> int:
+        entries = [draft.entry for draft in self._drafts.all()]
+        return sum(entry.state is State.CLOSED and not entry.is_hidden for entry in entries)
 
     def hurry(self) -> None:
         """Settle no longer: what is closed is completed now."""
@@ -246,8 +250,10 @@ class Uploader:
         wait: float | None = None
         try:
             with draft.lock:
-                draft.is_ending = is_wanted = not draft.writers and not draft.is_gone and draft.due is not None
-            if is_wanted and draft.entry.state is State.CLOSED:
+                entry = draft.entry
+                is_wanted = entry.state is State.CLOSED and not entry.is_hidden and draft.due is not None
+                draft.is_ending = is_wanted = is_wanted and not draft.writers and not draft.is_gone
+            if is_wanted:
                 self._arrive(draft)
         except Closing:
             pass

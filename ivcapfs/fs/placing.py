@@ -1,0 +1,91 @@
+"""Where new files may be, and under which names.
+
+Used by `writer` and `renaming`. Threading: any thread may call anything; no state.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ivcapfs.catalog.names import MAX_COMPONENT, MAX_PATH, Parts, decode, encode, encode_component
+from ivcapfs.errors import FileSystemError, Invalid, NameTooLong, ReadOnly
+from ivcapfs.spool.entry import ARTIFACTS, COLLECTIONS
+from ivcapfs.waits import Check
+
+HIDDEN = ".fuse_hidden"
+"""How libfuse calls a file that was removed while it is open, until it is closed."""
+
+
+class CollectionRules(Protocol):
+    """What a path below `collections/` can be changed to; see `ivcapfs.fs.collectionwriter`."""
+
+    def place(self, parts: Parts, check: Check) -> tuple[str, Parts]:
+        """Return the URN of the collection that a member's path goes into, and the rest of the path."""
+        ...
+
+    def make(self, parts: Parts, check: Check) -> None:
+        """Make a collection."""
+        ...
+
+    def remove(self, parts: Parts, check: Check) -> None:
+        """Retract an empty collection."""
+        ...
+
+    def add(self, parts: Parts, uuid: str, check: Check) -> None:
+        """Make an artifact a member of the collection that a path goes into."""
+        ...
+
+    def discard(self, parts: Parts, check: Check) -> None:
+        """Take a member out."""
+        ...
+
+    def move(self, old: Parts, new: Parts, check: Check) -> None:
+        """Move a member to another collection."""
+        ...
+
+
+class Places:
+    """See the module."""
+
+    def __init__(self, collections: CollectionRules, check: Check) -> None:
+        self._collections = collections
+        self._check = check
+
+    def of(self, parts: Parts) -> tuple[int, str | None]:
+        """Return how much of a new file's path, from the end, is its name; and the URN of the collection it goes into.
+
+        Raises:
+            ReadOnly: there are no new files.
+            NotAllowed: it would be a file beside the collections.
+            Invalid, NameTooLong: it cannot be an artifact's name.
+        """
+        if len(parts) < 2 or parts[0] not in (ARTIFACTS, COLLECTIONS):
+            raise ReadOnly(f"no new files in /{'/'.join(parts[:-1])}")
+        if parts[0] == ARTIFACTS:
+            check_names(parts[1:])
+            return len(parts) - 1, None
+        urn, rest = self._collections.place(parts[1:], self._check)
+        check_names(rest)
+        return len(rest), urn
+
+    def is_in_collection(self, parts: Parts) -> bool:
+        """Return whether a path goes into a collection, and not only to one."""
+        try:
+            self._collections.place(parts[1:], self._check)
+        except FileSystemError:
+            return False
+        return True
+
+
+def check_names(parts: Parts) -> None:
+    """See that a path can be an artifact's.
+
+    Raises:
+        Invalid, NameTooLong: it cannot.
+    """
+    if any(len(part.encode()) > MAX_COMPONENT for part in parts):
+        raise NameTooLong(f"a name may have {MAX_COMPONENT} bytes")
+    if sum(len(part.encode()) + 1 for part in parts) > MAX_PATH:
+        raise NameTooLong(f"a path may have {MAX_PATH} bytes")
+    if parts and tuple(map(encode_component, parts)) != encode(decode(parts)):
+        raise Invalid(f"{'/'.join(parts)!r} means another name: it has escapes for what a path cannot hold")
