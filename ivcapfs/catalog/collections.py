@@ -1,8 +1,9 @@
 """Collections: which there are, under which names, and what is in each; now or at a moment of the past.
 
-Used by `ivcapfs.fs.collections`. A collection is an entity with aspects: one that names and describes it, and one for
-each member; an older form has one aspect that names all members. One query lists all collections, another tells
-everything about one of them. Both answers are kept for a while, and the last ones are shown while the server is down.
+Used by `ivcapfs.fs.collections`, and by `collectionwriter`, which tells what it changed. A collection is an entity with
+aspects: one that names and describes it, and one for each member; an older form has one aspect that names all members.
+One query lists all collections, another tells everything about one of them. Both answers are kept for a while, and the
+last ones are shown while the server is down.
 
 Threading: any thread may call anything. Requests run on the pool only.
 """
@@ -13,8 +14,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from ivcapfs.catalog.gathered import Gathered
 from ivcapfs.catalog.index import Index
@@ -28,6 +30,7 @@ from ivcapfs.client import Api
 from ivcapfs.errors import NoSuchEntry
 from ivcapfs.models import (
     ARTIFACT_COLLECTION_SCHEMA,
+    ARTIFACT_URN,
     COLLECTION_ITEM_SCHEMA,
     COLLECTION_SCHEMA,
     ArtifactRecord,
@@ -35,7 +38,7 @@ from ivcapfs.models import (
     AspectRecord,
     uuid_text,
 )
-from ivcapfs.waits import Check
+from ivcapfs.waits import Check, never
 
 COLLECTION_URN = "urn:ivcap:collection:"
 BOTH_FORMS = "urn:ivcap:schema:%collection.1"
@@ -84,7 +87,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """All collections: their names, and each by its uuid."""
+    """All collections: their names, and each by its uuid; those that are gone, too, for who found one just before."""
 
     names: Gathered
     by_uuid: dict[str, Collection] = field(default_factory=dict)
@@ -158,6 +161,62 @@ class Collections:
             self._index.bring_up_to_date(check)
             return self._contents.get(key, check)
 
+    # -- what was changed here -----------------------------------------------------------------------------------
+
+    def described(self, collection: Collection) -> None:
+        """Show a collection that was made or renamed just now."""
+
+        def put(listed: _Listed) -> _Listed:
+            listed.by_uuid[collection.uuid] = collection
+            listed.names.put(placeholder(collection))
+            return listed
+
+        self._lists.amend(_is_present, put)
+
+    def gone(self, urn: str) -> None:
+        """Show a collection no more."""
+
+        def remove(listed: _Listed) -> _Listed:
+            listed.names.remove(uuid_of(urn))
+            return listed
+
+        self._lists.amend(_is_present, remove)
+
+    def joined(self, urn: str, uuid: str) -> None:
+        """Show an artifact in a collection into which it was put just now; may ask for its record, and wait for that.
+
+        Raises:
+            ApiError, TransportError, ProtocolError: the server did not say.
+        """
+        self._members.look_again(uuid)
+        record = next(self._members.records([ARTIFACT_URN + uuid], never), None)
+        if record is None or not record.is_ready:
+            self.changed(urn)
+            return
+
+        def put(contents: Contents) -> Contents:
+            count = contents.count + (not contents.members.has(uuid))
+            contents.members.put(record)
+            return replace(contents, count=count)
+
+        self._contents.amend(partial(_is_of, urn), put)
+
+    def left(self, urn: str, uuid: str) -> None:
+        """Show an artifact no more in a collection out of which it was taken just now."""
+
+        def remove(contents: Contents) -> Contents:
+            count = contents.count - contents.members.has(uuid)
+            contents.members.remove(uuid)
+            return replace(contents, count=count)
+
+        self._contents.amend(partial(_is_of, urn), remove)
+
+    def changed(self, urn: str, *, description: bool = False) -> None:
+        """Ask anew for a collection's aspects and members; with its description, for the list, too."""
+        self._contents.outdate(partial(_is_of, urn))
+        if description:
+            self._lists.outdate(_is_present)
+
     def _find(self, listed: _Listed, parts: Parts) -> tuple[Folder | Collection, Parts] | None:
         """Walk down as far as there are folders; the first collection on the way has the rest of the path."""
         found: Folder | ArtifactRecord | None = listed.names.root()
@@ -178,13 +237,13 @@ class Collections:
             if aspect.schema == COLLECTION_SCHEMA:
                 known = described.get(aspect.entity)
                 if known is None or aspect.valid_from > known.valid_from:
-                    described[aspect.entity] = _described(aspect)
+                    described[aspect.entity] = described_by(aspect)
             elif aspect.schema == ARTIFACT_COLLECTION_SCHEMA:
-                older.setdefault(_subject(aspect), []).append(aspect)
+                older.setdefault(subject(aspect), []).append(aspect)
         for urn, aspects in older.items():
             described[urn] = _with_older(described.get(urn), urn, aspects)
         by_uuid = {collection.uuid: collection for collection in described.values()}
-        return _Listed(Gathered(map(_placeholder, by_uuid.values()), "the list of collections"), by_uuid)
+        return _Listed(Gathered(map(placeholder, by_uuid.values()), "the list of collections"), by_uuid)
 
     def _ask_contents(self, key: tuple[Collection, _Moment], step: Progress) -> Contents:
         """Ask for all aspects of a collection; runs on the pool."""
@@ -194,7 +253,7 @@ class Collections:
         for aspect in self._api.iter_aspects(entity=collection.urn, include_content=True, at_time=moment):
             step()
             if aspect.schema == COLLECTION_ITEM_SCHEMA:
-                urns.update(dict.fromkeys(_strings([_value(aspect, "item")])))
+                urns.update(dict.fromkeys(_strings([value_in(aspect, "item")])))
             elif aspect.schema != ARTIFACT_COLLECTION_SCHEMA:
                 aspects.append(aspect)
         records = self._members.records(urns, step)
@@ -204,11 +263,20 @@ class Collections:
         return Contents(Gathered(records, f"the collection {collection.urn}"), len(urns), tuple(aspects))
 
 
-def _described(aspect: AspectRecord) -> Collection:
-    name, text = _value(aspect, "name"), _value(aspect, "description")
+def _is_present(moment: _Moment) -> bool:
+    return moment is None
+
+
+def _is_of(urn: str, key: tuple[Collection, _Moment]) -> bool:
+    return key[0].urn == urn and key[1] is None
+
+
+def described_by(aspect: AspectRecord) -> Collection:
+    """Return the collection that an aspect describes."""
+    name, text = value_in(aspect, "name"), value_in(aspect, "description")
     return Collection(
         aspect.entity,
-        _uuid_of(aspect.entity),
+        uuid_of(aspect.entity),
         name if isinstance(name, str) and name else None,
         text if isinstance(text, str) else None,
         aspect.valid_from,
@@ -217,25 +285,27 @@ def _described(aspect: AspectRecord) -> Collection:
 
 def _with_older(described: Collection | None, urn: str, aspects: list[AspectRecord]) -> Collection:
     """Return a collection with the members that aspects of the older form name."""
-    named = tuple(dict.fromkeys(_members_in(aspects)))
+    named = tuple(dict.fromkeys(members_in(aspects)))
     newest = max(aspects, key=lambda aspect: aspect.valid_from)
-    base = described or _described(newest)
-    return Collection(urn, _uuid_of(urn), base.name, base.description, base.valid_from, named)
+    base = described or described_by(newest)
+    return Collection(urn, uuid_of(urn), base.name, base.description, base.valid_from, named)
 
 
-def _members_in(aspects: list[AspectRecord]) -> Iterator[str]:
+def members_in(aspects: list[AspectRecord]) -> Iterator[str]:
+    """Iterate the members that aspects of the older form name."""
     for aspect in aspects:
-        members = _value(aspect, "artifacts")
+        members = value_in(aspect, "artifacts")
         yield from _strings(members if isinstance(members, list) else [])
 
 
-def _subject(aspect: AspectRecord) -> str:
+def subject(aspect: AspectRecord) -> str:
     """Return the collection that an aspect of the older form is about."""
-    named = _value(aspect, "collection")
+    named = value_in(aspect, "collection")
     return named if isinstance(named, str) and named else aspect.entity
 
 
-def _value(aspect: AspectRecord, name: str) -> object:
+def value_in(aspect: AspectRecord, name: str) -> object:
+    """Return a field of an aspect's content, or None."""
     return aspect.content.get(name) if isinstance(aspect.content, dict) else None
 
 
@@ -243,14 +313,15 @@ def _strings(values: list[object]) -> Iterator[str]:
     return (value for value in values if isinstance(value, str))
 
 
-def _uuid_of(urn: str) -> str:
+def uuid_of(urn: str) -> str:
+    """Return the uuid of a collection's URN; of one without, a hash of it."""
     bare = urn.removeprefix(COLLECTION_URN).lower()
     if bare != urn.lower() and _UUID.fullmatch(bare):
         return bare
     return uuid_text(hashlib.sha256(urn.encode("utf-8", "surrogatepass")).digest()[:16])
 
 
-def _placeholder(collection: Collection) -> ArtifactRecord:
+def placeholder(collection: Collection) -> ArtifactRecord:
     """Return what stands for a collection where names are given. One without a name is called by its uuid, or URN."""
     named_by_uuid = collection.urn.lower() == COLLECTION_URN + collection.uuid
     name = collection.name or (None if named_by_uuid else collection.urn)

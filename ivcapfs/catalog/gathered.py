@@ -35,7 +35,7 @@ class _MemoryStore(Store):
 
 
 class Gathered:
-    """Artifacts under their names; never changes.
+    """Artifacts under their names. What is listed already goes on as it was when one is put in or taken out.
 
     Args:
         records: those that are not ready are left out.
@@ -48,6 +48,23 @@ class Gathered:
         ready = (record for record in records if record.is_ready)
         while portion := list(islice(ready, PORTION)):
             self._store.write(partial(Transaction.put, records=portion))
+        self._changed()
+
+    def put(self, record: ArtifactRecord) -> None:
+        """Put an artifact in, or a newer record of it in the place of the older."""
+        self._store.write(partial(Transaction.put, records=[record]))
+        self._changed()
+
+    def remove(self, uuid: str) -> None:
+        """Take an artifact out, if it is here."""
+        self._store.write(lambda write: write.remove([write.row(uuid)]))
+        self._changed()
+
+    def has(self, uuid: str) -> bool:
+        """Return whether an artifact is here."""
+        return self._store.record(uuid) is not None
+
+    def _changed(self) -> None:
         self._top = self._store.root()
         self.weight = BASE_WEIGHT + self._store.totals().files
 

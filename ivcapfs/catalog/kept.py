@@ -164,25 +164,25 @@ class Kept(Generic[K, V]):
             answer = self._answers.get(key)
             return answer is not None and answer.is_good(self._clock())
 
-    def amend(self, key: K, change: Callable[[V], V]) -> None:
-        """Change an answer by what was done just now, so that it is shown without asking again.
+    def amend(self, concerned: Callable[[K], bool], change: Callable[[V], V]) -> None:
+        """Change some answers by what was done just now, so that it is shown without asking again.
 
         A question under way may have been answered before it was done: its answer is for those alone who wait already.
 
         Args:
+            concerned: tells which, by their questions; called under the lock.
             change: returns the changed answer; makes no request. It may find the change in the answer already.
         """
         with self._amending:
             with self._lock:
-                self._flights.pop(key, None)
-                answer = self._answers.get(key)
-            if answer is None:
-                return
-            value = change(answer.value)
-            weight = self._weigh(value)
-            with self._lock:
-                if self._answers.get(key) is answer:  # another one was asked for since, and knows
-                    self._answers[key] = replace(answer, value=value, weight=weight)
+                self._drop_flights(concerned)
+                answers = [(key, answer) for key, answer in self._answers.items() if concerned(key)]
+            for key, answer in answers:
+                value = change(answer.value)
+                weight = self._weigh(value)
+                with self._lock:
+                    if self._answers.get(key) is answer:  # another one was asked for since, and knows
+                        self._answers[key] = replace(answer, value=value, weight=weight)
 
     def outdate(self, concerned: Callable[[K], bool]) -> None:
         """Ask some questions anew, because of what was done just now; should that fail, the old answers are shown.
@@ -193,10 +193,14 @@ class Kept(Generic[K, V]):
             concerned: tells which; called under the lock.
         """
         with self._lock:
-            for key in [key for key in self._flights if concerned(key)]:
-                del self._flights[key]
+            self._drop_flights(concerned)
             for key in [key for key in self._answers if concerned(key)]:
                 self._answers[key] = replace(self._answers[key], asked_at=-math.inf, good_until=-math.inf)
+
+    def _drop_flights(self, concerned: Callable[[K], bool]) -> None:
+        """Let the answers of some questions under way be for those alone who wait already. The lock is held."""
+        for key in [key for key in self._flights if concerned(key)]:
+            del self._flights[key]
 
     def _look(self, key: K, younger: float | None) -> tuple[_Answer[V] | None, _Flight[V] | None, float]:
         """Return an answer, a flight to wait for, or both with the seconds that the flight is worth; see `get`."""

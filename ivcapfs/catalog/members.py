@@ -80,6 +80,11 @@ class Members:
                 raise Unsynchronized("too many artifacts are not known before the first synchronization is complete")
             yield from self._ask_all(unknown, step)
 
+    def look_again(self, uuid: str) -> None:
+        """Forget that an artifact could not be read: it was put somewhere just now."""
+        with self._lock:
+            self._absent.pop(uuid, None)
+
     def _known(self, uuids: list[str]) -> dict[str, ArtifactRecord]:
         """Return what the catalog knows, and what was asked for before."""
         statement = f"SELECT {RECORD} FROM artifact WHERE uuid IN ({','.join('?' * len(uuids))})"

@@ -55,7 +55,11 @@ class AspectWriter:
             Invalid: the value is no content of an aspect, or does not fit the name.
             ApiError, TransportError, ProtocolError: the server refused, or did not say.
         """
-        self._make(parse(name, value), urn, flags, check)
+        try:
+            self._make(parse(name, value), urn, flags, check)
+        except Invalid as exc:  # the caller gets no more than an errno, and this is for a person to mend
+            log.warning("nothing is set on %s: %s", urn, exc)
+            raise
 
     def remove(self, urn: str, name: str, check: Check) -> None:
         """Remove an attribute of an entity (removexattr(2)): retract the aspect of that label.

@@ -149,7 +149,7 @@ class MountedFileSystem:
         more_views = {**views.by_name, FOLDER: StatusView(status)}
         parts = (catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read)
         stopped = self._closing.is_set
-        writable = make_writable(self._settings, connection, catalog, store, views, pool, kernel.forget, stopped)
+        writable = make_writable(self._settings, connection, catalog, store, views, kernel.forget, stopped)
         if writable:
             status.uploads = writable.status
         operations = (

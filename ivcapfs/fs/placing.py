@@ -5,10 +5,9 @@ Used by `writer` and `renaming`. Threading: any thread may call anything; no sta
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from ivcapfs.catalog.collectionwriter import CollectionWriter
 from ivcapfs.catalog.names import MAX_COMPONENT, MAX_PATH, Parts, decode, encode, encode_component
-from ivcapfs.errors import FileSystemError, Invalid, NameTooLong, ReadOnly
+from ivcapfs.errors import AlreadyThere, FileSystemError, Invalid, NameTooLong, ReadOnly
 from ivcapfs.spool.entry import ARTIFACTS, COLLECTIONS
 from ivcapfs.waits import Check
 
@@ -16,38 +15,10 @@ HIDDEN = ".fuse_hidden"
 """How libfuse calls a file that was removed while it is open, until it is closed."""
 
 
-class CollectionRules(Protocol):
-    """What a path below `collections/` can be changed to; see `ivcapfs.fs.collectionwriter`."""
-
-    def place(self, parts: Parts, check: Check) -> tuple[str, Parts]:
-        """Return the URN of the collection that a member's path goes into, and the rest of the path."""
-        ...
-
-    def make(self, parts: Parts, check: Check) -> None:
-        """Make a collection."""
-        ...
-
-    def remove(self, parts: Parts, check: Check) -> None:
-        """Retract an empty collection."""
-        ...
-
-    def add(self, parts: Parts, uuid: str, check: Check) -> None:
-        """Make an artifact a member of the collection that a path goes into."""
-        ...
-
-    def discard(self, parts: Parts, check: Check) -> None:
-        """Take a member out."""
-        ...
-
-    def move(self, old: Parts, new: Parts, check: Check) -> None:
-        """Move a member to another collection."""
-        ...
-
-
 class Places:
     """See the module."""
 
-    def __init__(self, collections: CollectionRules, check: Check) -> None:
+    def __init__(self, collections: CollectionWriter, check: Check) -> None:
         self._collections = collections
         self._check = check
 
@@ -64,17 +35,18 @@ class Places:
         if parts[0] == ARTIFACTS:
             check_names(parts[1:])
             return len(parts) - 1, None
-        urn, rest = self._collections.place(parts[1:], self._check)
+        urn, rest = self._collections.collection_of(parts[1:], self._check)
+        if not rest:
+            raise AlreadyThere(f"{'/'.join(parts)} is a collection")
         check_names(rest)
         return len(rest), urn
 
     def is_in_collection(self, parts: Parts) -> bool:
         """Return whether a path goes into a collection, and not only to one."""
         try:
-            self._collections.place(parts[1:], self._check)
+            return bool(self._collections.collection_of(parts[1:], self._check)[1])
         except FileSystemError:
             return False
-        return True
 
 
 def check_names(parts: Parts) -> None:

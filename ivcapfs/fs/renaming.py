@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from ivcapfs.catalog.names import Parts
+from ivcapfs.catalog.collectionwriter import CollectionWriter
+from ivcapfs.catalog.names import Parts, id_path, plain_path
 from ivcapfs.errors import (
     AlreadyThere,
     InUse,
@@ -26,7 +27,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
-from ivcapfs.fs.placing import HIDDEN, CollectionRules, Places, check_names
+from ivcapfs.fs.placing import HIDDEN, Places, check_names
 from ivcapfs.fs.tree import Nodes
 from ivcapfs.fs.writer import Writer
 from ivcapfs.spool.draft import Draft
@@ -45,7 +46,7 @@ class Names:
 
     def __init__(
         self, drafts: Drafts, uploader: Uploader, writer: Writer, bindings: Bindings, places: Places,
-        collections: CollectionRules, tree: Nodes, check: Check,
+        collections: CollectionWriter, tree: Nodes, check: Check,
     ) -> None:  # fmt: skip
         self._drafts = drafts
         self._uploader = uploader
@@ -97,9 +98,12 @@ class Names:
                 if isinstance(target, FolderNode):
                     raise IsAFolder(f"{'/'.join(new)} is a folder")
                 self._rename_draft(draft, old, new, target)
+            case FolderNode() if old[0] == new[0] == COLLECTIONS and not self._places.is_in_collection(old):
+                self._collections.rename(old[1:], new[1:], self._check)
             case FolderNode():
                 self._rename_folder(old, new, target)
             case FileNode() if old[0] == new[0] == COLLECTIONS:
+                self._check_member_name(node, new)
                 self._collections.move(old[1:], new[1:], self._check)
             case _:
                 raise NotAllowed(f"{'/'.join(old)}: artifacts are never renamed")
@@ -152,7 +156,19 @@ class Names:
             node = self._tree.node(node.draft.entry.parts, self._check)
         if not isinstance(node, FileNode):
             raise NotAllowed("only artifacts can be members of a collection")
+        self._check_member_name(node, new)
         self._collections.add(new[1:], node.record.uuid, self._check)
+
+    def _check_member_name(self, node: FileNode, new: Parts) -> None:
+        """See that a member is to be shown as it will be.
+
+        Raises:
+            NotAllowed: it would have another name there than its artifact's.
+        """
+        _, rest = self._collections.collection_of(new[1:], self._check)
+        if rest not in (plain_path(node.record), id_path(node.record)):
+            name = "/".join(plain_path(node.record))
+            raise NotAllowed(f"{'/'.join(new)}: a member has the name of its artifact, {name!r}")
 
     # -- new files -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""The views that ask questions, put together: `collections/`, `at/`, `search/`, over one set of kept answers.
+"""The views that ask questions, put together: `collections/`, `at/`, `search/`, over one set of kept answers; and who
+changes what these answers tell.
 
 Used by `ivcapfs.fs.mount`. Threading: made once; the pools here run the requests of these views alone, so that long
 searches hold up nobody else.
@@ -11,9 +12,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from ivcapfs.catalog.collections import Collections
+from ivcapfs.catalog.collectionwriter import CollectionWriter
 from ivcapfs.catalog.index import Index
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.members import Members
@@ -23,11 +24,13 @@ from ivcapfs.catalog.search import Searches
 from ivcapfs.catalog.store import Store
 from ivcapfs.client import Api
 from ivcapfs.errors import Closing
+from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.at import AtView
 from ivcapfs.fs.collections import CollectionsView
 from ivcapfs.fs.nodes import FolderNode
 from ivcapfs.fs.search import SearchView
 from ivcapfs.fs.tree import View
+from ivcapfs.models import COLLECTION_SCHEMA, artifact_uuid
 from ivcapfs.waits import now
 
 COLLECTIONS_INODE, AT_INODE, SEARCH_INODE = 4, 5, 6
@@ -35,6 +38,8 @@ QUESTIONS = 32
 """Lists and searches under way at the same time."""
 MEMBERS = 8
 """Members asked for one by one at the same time."""
+CHANGES = 8
+"""Entities whose aspects or members are changed at the same time."""
 
 
 def utc_now() -> datetime:
@@ -51,6 +56,10 @@ class Views:
         bound: seconds that one wait lasts at most without anything coming.
         clock: seconds, only ever forward.
         wall: tells the present time.
+
+    Attributes:
+        by_name: the views.
+        aspects, collections: change the aspects of an entity, and collections; for a mount that writes.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class Views:
     ) -> None:
         self._questions = ThreadPoolExecutor(QUESTIONS, thread_name_prefix="questions")
         self._members = ThreadPoolExecutor(MEMBERS, thread_name_prefix="members")
+        self._changes = ThreadPoolExecutor(CHANGES, thread_name_prefix="changes")
         self._index = index
         self._wall = wall
         self._closing = threading.Event()
@@ -92,15 +102,19 @@ class Views:
             "search": SearchView(searches, index, root(SEARCH_INODE)),
         }
 
-    def changed(self, urn: str, schema: str) -> None:
-        """TODO"""
+        def changed(urn: str, schema: str) -> None:
+            uuid = artifact_uuid(urn)
+            if uuid is not None:
+                index.details.forget(uuid)
+            collections.changed(urn, description=schema == COLLECTION_SCHEMA)
 
-    collection_rules: Any = None
+        self.aspects = AspectWriter(api, self._changes, bound, changed)
+        self.collections = CollectionWriter(api, collections, self._changes, bound)
 
     def close(self) -> None:
         """Take no more questions, and end what waits. May be called again."""
         self._closing.set()
-        for pool in (self._questions, self._members):
+        for pool in (self._questions, self._members, self._changes):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _check(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor
 
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.kepttimes import KeptTimes
@@ -17,7 +16,6 @@ from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection
 from ivcapfs.config import MountSettings, WriteSettings
 from ivcapfs.errors import IvcapfsError
-from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.draftattributes import UPLOAD, DescribedDraft, DraftAttributes
 from ivcapfs.fs.nodes import DraftNode, Node, TextNode
@@ -63,7 +61,6 @@ class Writable:
         catalog: Catalog,
         store: Store,
         views: Views,
-        pool: Executor,
         forget: Callable[[str], None],
         stopped: Callable[[], bool],
     ) -> None:
@@ -73,8 +70,8 @@ class Writable:
         self._store = store
         self._forget = forget
         bound = limits.total + limits.idle
-        self._collections = views.collection_rules
-        self._attributes = DraftAttributes(AspectWriter(connection.api, pool, bound, views.changed), catalog)
+        self._collections = views.collections
+        self._attributes = DraftAttributes(views.aspects, catalog)
         owner = Owner(this_host(), os.getpid(), str(settings.mountpoint), connection.origin)
         self.spool = Spool(write.spool, store_name(connection.origin, connection.identity), owner)
         sender = Sender(connection.api, connection.uploads, policy=write.policy, patience=bound, stopped=stopped)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -282,13 +281,12 @@ def make_writable(
     catalog: Catalog,
     store: Store,
     views: Views,
-    pool: Executor,
     forget: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> Writable | None:
     """Return what writing is made of, where the mount is to write; see `Writable`."""
     if settings.write is None:
         return None
-    writable = Writable(settings, settings.write, connection, catalog, store, views, pool, forget, stopped)
+    writable = Writable(settings, settings.write, connection, catalog, store, views, forget, stopped)
     writable.recover()
     return writable

@@ -255,11 +255,11 @@ def test_after_the_end_nothing_waits(world: World) -> None:
 
 
 def test_an_amended_answer_is_shown_without_a_question_for_as_long_as_it_was_good(world: World) -> None:
-    world.kept.amend("k", lambda value: value + "!")
+    world.kept.amend("k".__eq__, lambda value: value + "!")
     assert world.asked == []
     assert world.get() == "k1"
     world.clock.advance(KEEP - 1)
-    world.kept.amend("k", lambda value: value + "!")
+    world.kept.amend("k".__eq__, lambda value: value + "!")
     assert world.get() == "k1!"
     world.clock.advance(1)
     assert world.get() == "k2"
@@ -267,7 +267,7 @@ def test_an_amended_answer_is_shown_without_a_question_for_as_long_as_it_was_goo
 
 def test_an_amended_answer_may_become_heavier(world: World) -> None:
     assert (world.get("a"), world.get("b")) == ("a1", "b2")
-    world.kept.amend("a", lambda value: value + "1234567")
+    world.kept.amend("a".__eq__, lambda value: value + "1234567")
     assert world.get("a") == "a11234567"
     assert world.get("b") == "b3", "there was no room for both"
 
@@ -289,7 +289,7 @@ def test_an_answer_on_its_way_when_something_was_done_is_neither_joined_nor_kept
     before = Background(world.get)
     wait_until(lambda: world.asked == ["k"])
     if how == "amend":
-        world.kept.amend("k", lambda value: value)
+        world.kept.amend("k".__eq__, lambda value: value)
     else:
         world.kept.outdate(lambda key: True)
     after = Background(world.get)
@@ -321,7 +321,7 @@ def test_a_question_that_does_not_count_any_more_ends_after_the_one_that_does(wo
     wait_until(lambda: len(begun) == 2)
     gates[1].set()
     assert after.result() == "k2"
-    world.kept.amend("k", lambda value: "amended")
+    world.kept.amend("k".__eq__, lambda value: "amended")
     gates[0].set()
     if fails:
         assert isinstance(before.exception(), NotFound)

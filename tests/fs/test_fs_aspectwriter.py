@@ -313,3 +313,9 @@ def test_what_the_client_refuses_is_passed_on(world: World) -> None:
     world.api.failing = ConfigError("no such value")
     with pytest.raises(IvcapfsError):
         world.set(n=1)
+
+
+def test_the_log_says_what_is_wrong_with_a_value(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Invalid):
+        world.writer.set(world.urn, NAME, b'{"a": NaN}', 0, never)
+    assert f"nothing is set on {world.urn}: the value of '{NAME}' is not JSON: NaN is not JSON" in caplog.text
