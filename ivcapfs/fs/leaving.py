@@ -32,14 +32,11 @@ def await_uploads(mountpoint: Path, tell: Callable[[int, int], None]) -> None:
     Args:
         tell: called again and again with the files and the bytes that are left.
     """
-    is_told = False
+    with contextlib.suppress(OSError):  # a mount that only reads
+        os.setxattr(mountpoint / ".ivcapfs" / "status.json", ATTRIBUTE, b"now")
     while uploads := uploads_of(mountpoint):
         left = int(uploads.get("pending", 0))
         if not left:
             return
-        if not is_told:
-            is_told = True
-            with contextlib.suppress(OSError):
-                os.setxattr(mountpoint / ".ivcapfs" / "status.json", ATTRIBUTE, b"now")
         tell(left, int(uploads.get("bytes_left", 0)))
         time.sleep(POLL_SECONDS)

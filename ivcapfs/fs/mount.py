@@ -144,14 +144,16 @@ class MountedFileSystem:
         bindings = Bindings(kernel.forget, kernel_pool)
         views = Views(connection.api, catalog, store, pool, refresh=self._settings.view.refresh, bound=bound)
         status = StatusSource(self._settings, catalog, reader, traffic)
+        status_view = StatusView(status)
         largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
         neighbours = Neighbours(store.neighbours, reader, largest, self._closing.is_set)
-        more_views = {**views.by_name, FOLDER: StatusView(status)}
+        more_views = {**views.by_name, FOLDER: status_view}
         parts = (catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read)
         stopped = self._closing.is_set
         writable = make_writable(self._settings, connection, catalog, store, views, kernel.forget, stopped)
         if writable:
             status.uploads = writable.status
+            writable.hurried = status_view.look_again
         operations = (
             WritingOperations(*parts, writable=writable, mountpoint=self._settings.mountpoint)
             if writable

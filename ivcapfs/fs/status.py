@@ -175,6 +175,11 @@ class StatusView:
         self.node(parts, check)
         return Fixed([(FILE, None)])
 
+    def look_again(self) -> None:
+        """Tell a new text to whoever asks next."""
+        with self._lock:
+            self._told = None
+
     def _text(self) -> TextNode:
         with self._lock:
             if self._told is not None and self._clock() - self._told[0] < SNAPSHOT_SECONDS:

@@ -34,7 +34,7 @@ from ivcapfs.spool.folder import Owner, this_host
 from ivcapfs.spool.sender import Sender
 from ivcapfs.spool.spool import Spool
 from ivcapfs.spool.uploader import Uploader
-from ivcapfs.waits import Check
+from ivcapfs.waits import Check, never
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,9 @@ class Writable:
     Args:
         forget: makes the kernel drop what it knows of a path.
         stopped: whether the mount is going away for good.
+
+    Attributes:
+        hurried: called when somebody asked that nothing settles any longer; set once, before the mount serves.
 
     Raises:
         ConfigError: the spool cannot be used.
@@ -67,6 +70,7 @@ class Writable:
         limits = settings.client.limits
         self.times = KeptTimes(store)
         self.drafts = Drafts()
+        self.hurried: Callable[[], None] = never
         self._store = store
         self._forget = forget
         bound = limits.total + limits.idle
@@ -127,6 +131,7 @@ class Writable:
             self.uploader.retry(node.draft)
         elif isinstance(node, TextNode) and (name, value) == (UPLOAD, b"now"):
             self.uploader.hurry()
+            self.hurried()
         else:
             self._attributes.set(node, name, value, flags, check)
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.errors import AttributesUnsupported, AttributeTooLarge, NoSuchAttribute, ReadOnly
 from ivcapfs.fs.described import LISTED, WHOLE, fields, labels
-from ivcapfs.fs.nodes import Described, FileNode, FolderNode, Node, json_text
+from ivcapfs.fs.nodes import Described, DraftNode, FileNode, FolderNode, Node, json_text
 from ivcapfs.models import ArtifactRecord, AspectRecord
 from ivcapfs.waits import Check
 
@@ -136,7 +136,7 @@ class ExtendedAttributes:
 
     def _described(self, node: Node) -> Described | None:
         """Return what a node's attributes tell of, or None if it has none."""
-        if isinstance(node, FolderNode) and node.record is None:
+        if isinstance(node, DraftNode) or (isinstance(node, FolderNode) and node.record is None):
             return node.described
         if not isinstance(node, FileNode | FolderNode) or node.record is None:
             return None
