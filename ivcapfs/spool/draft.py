@@ -205,6 +205,11 @@ class Draft:
             self.stale = False
             self.restarts += 1
 
+    def is_on_server(self) -> bool:
+        """Return whether the server has all of the content as it is now."""
+        with self.lock:
+            return self.entry.begun is not None and not self.stale and self.sent == self.size
+
     # -- the descriptor ------------------------------------------------------------------------------------------
 
     def acquire(self) -> None:

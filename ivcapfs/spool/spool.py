@@ -60,7 +60,7 @@ class Spool:
     def recover(self) -> Iterator[Draft]:
         """Take over what mounts that are gone left behind, and iterate their files.
 
-        What was never closed is interrupted; of what was closed all bytes must be there.
+        What was never closed is interrupted; of what was closed all bytes must be there, or on the server.
         """
         for path in folders(self._root, self._deployment):
             folder = None if path == self._own.path else take_over(path)
@@ -88,7 +88,7 @@ def _as_found(folder: Folder, entry: Entry) -> Entry:
     elif entry.state is State.WRITING:
         reason = "the mount ended before it was closed"
         found = replace(entry, state=State.INTERRUPTED, reason=reason, size=size, begun=None)
-    elif entry.state is State.CLOSED and entry.record is None and size != entry.size:
+    elif entry.state is State.CLOSED and entry.record is entry.begun is None and size != entry.size:
         reason = f"of its {entry.size} bytes the disk has {size}"
         found = replace(entry, state=State.FAILED, reason=reason, size=size, begun=None)
     if found != entry:
