@@ -88,7 +88,7 @@ def _as_found(folder: Folder, entry: Entry) -> Entry:
     elif entry.state is State.WRITING:
         reason = "the mount ended before it was closed"
         found = replace(entry, state=State.INTERRUPTED, reason=reason, size=size, begun=None)
-    elif entry.state is State.CLOSED and entry.record is entry.begun is None and size != entry.size:
+    elif entry.state is State.CLOSED and not (entry.record or entry.begun) and size != entry.size:
         reason = f"of its {entry.size} bytes the disk has {size}"
         found = replace(entry, state=State.FAILED, reason=reason, size=size, begun=None)
     if found != entry:
