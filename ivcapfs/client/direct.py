@@ -2,8 +2,8 @@
 
 Used by `ivcapfs.client.transport`, below an httpx client like any other transport, for answers whose bodies are big,
 and for parts of files that are sent (sendfile(2), where there is no TLS): httpx's own engine hands over a body in
-pieces of 16 to 64 KiB, each a Python object of its own, and at a gigabyte a second that is what a machine is then busy
-with. Also for all JSON that is asked for with GET: in a chain of 20,000 pages that engine is busy as long as the
+pieces of 16 to 64 KiB, each a Python object of its own, and at a gigabyte a second that is what a machine is then
+busy with. Also for all JSON that is asked for with GET: in a chain of 20,000 pages that engine is busy as long as the
 server. Who knows of it finds `readinto` among the response's extensions; who does not, iterates the body as ever.
 Tokens, redirects, refusals, retries and validation are the business of the floors above, and the same for both.
 

@@ -174,8 +174,6 @@ class Names:
 
     def _rename_draft(self, draft: Draft, old: Parts, new: Parts, target: Node | None) -> None:
         below, collection = self._places.of(new)
-        if isinstance(target, DraftNode):
-            self._writer.discard(target.draft, is_replaced=True)
         with draft.lock:
             if draft.is_ending or draft.is_gone:
                 raise NotAllowed(f"{'/'.join(old)} is becoming an artifact, which is never renamed")
@@ -191,6 +189,8 @@ class Names:
             with draft.lock:
                 draft.stale = True
         self._drafts.moved(draft, old)
+        if isinstance(target, DraftNode):
+            self._writer.discard(target.draft, is_replaced=True)
         if draft.writers or after.state is not State.CLOSED:
             return
         if was_hidden and not after.is_hidden:

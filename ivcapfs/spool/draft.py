@@ -166,6 +166,9 @@ class Draft:
         """Set when it was written last (utimensat(2))."""
         with self.lock:
             self.mtime_ns, self.time_was_set = mtime_ns, True
+            is_closed = self.entry.state is State.CLOSED
+        if is_closed:
+            self.note(lambda entry: replace(entry, mtime_ns=mtime_ns))
 
     def _begin_change(self) -> None:
         """Count a change; the journal hears of it if it says that the file is closed."""
@@ -241,19 +244,17 @@ class Draft:
 
     def opened(self, *, writes: bool) -> bool:
         """Count one more open file of it; return False where it is too late for that: it is becoming an artifact."""
-        self.acquire()
         with self.lock:
             if self.is_gone or (writes and self.is_ending):
-                refused = True
-            else:
-                refused = False
-                self.handles += 1
-                self.writers += writes
-                if writes:
-                    self.due = None
-        if refused:
-            self.release()
-        return not refused
+                return False
+            if self._fd is None:
+                self._fd = self.folder.open_data(self.entry)
+            self._users += 1
+            self.handles += 1
+            self.writers += writes
+            if writes:
+                self.due = None
+            return True
 
     def closed(self, *, writes: bool) -> bool:
         """Count one open file less; return whether it was the last one that could write."""
