@@ -64,7 +64,6 @@ class Draft:
         self._users = 0
         self.size = entry.size
         self.mtime_ns = entry.mtime_ns
-        self.time_was_set = False
         self.handles = 0
         self.writers = 0
         self.changes = 0
@@ -165,7 +164,7 @@ class Draft:
     def set_time(self, mtime_ns: int) -> None:
         """Set when it was written last (utimensat(2))."""
         with self.lock:
-            self.mtime_ns, self.time_was_set = mtime_ns, True
+            self.mtime_ns = mtime_ns
             is_closed = self.entry.state is State.CLOSED
         if is_closed:
             self.note(lambda entry: replace(entry, mtime_ns=mtime_ns))
@@ -174,7 +173,7 @@ class Draft:
         """Count a change; the journal hears of it if it says that the file is closed."""
         with self.lock:
             self.changes += 1
-            self.mtime_ns, self.time_was_set = time.time_ns(), False
+            self.mtime_ns = time.time_ns()
             is_closed = self.entry.state is not State.WRITING
         if is_closed:
             self.note(lambda entry: replace(entry, state=State.WRITING, reason=""))
