@@ -240,7 +240,7 @@ def test_what_has_anything_in_it_stays(views: ViewsWorld, write: Writer) -> None
             write.remove(path)
     with pytest.raises(NotAFolder):
         write.remove("c/deep/a")
-    for path in ("gone", "c/gone", "f/gone"):
+    for path in ("gone", "c/gone", "f/gone", "c/deep/gone"):
         with pytest.raises(NoSuchEntry):
             write.remove(path)
     write.discard("c/deep/a")
@@ -249,6 +249,35 @@ def test_what_has_anything_in_it_stays(views: ViewsWorld, write: Writer) -> None
         write.remove("c")
     write.remove("f/one")
     assert views.ls("/collections") == ["c"], "an empty folder goes with what was in it"
+
+
+def test_a_folder_that_went_with_what_was_in_it_can_be_removed_once(views: ViewsWorld, write: Writer) -> None:
+    views.collect("f/g/c", views.add("deep/er/a"), views.add("deep/b"))
+    with pytest.raises(NotEmpty):
+        write.remove("f/g/c/deep/er")
+    for member, gone in (("deep/er/a", ["deep/er"]), ("deep/b", ["deep"])):
+        write.discard("f/g/c/" + member)
+        for folder in gone:
+            write.remove("f/g/c/" + folder)
+            with pytest.raises(NoSuchEntry):
+                write.remove("f/g/c/" + folder)
+    for folder in ("f/g/c", "f/g", "f"):
+        write.remove(folder)
+        with pytest.raises(NoSuchEntry):
+            write.remove(folder)
+    write.make("f")
+    write.remove("f")
+    assert views.ls("/collections") == []
+
+
+def test_a_folder_that_went_by_a_move_can_be_removed(views: ViewsWorld, write: Writer) -> None:
+    views.collect("f/c", views.add("deep/a"))
+    write.make("to")
+    write.move("f/c/deep/a", "to")
+    write.remove("f/c/deep")
+    write.rename("f/c", "c")
+    write.remove("f")
+    assert views.ls("/collections") == ["c", "to"]
 
 
 def test_a_member_that_somebody_else_added_keeps_a_collection(views: ViewsWorld, write: Writer) -> None:
@@ -304,7 +333,7 @@ def test_a_member_is_moved_to_another_collection(views: ViewsWorld, write: Write
     write.move("to/a", "to/a")
     for source, target, error in (
         ("to/a", "to/b", NotAllowed), ("to/gone", "from", NoSuchEntry), ("to", "from", IsAFolder),
-        ("to/a", "gone/a", NoSuchEntry),
+        ("to/a", "gone/a", NoSuchEntry), ("to/a", "from/b", Invalid),
     ):  # fmt: skip
         with pytest.raises(error):
             write.move(source, target)
@@ -341,6 +370,20 @@ def test_only_members_are_taken_out(views: ViewsWorld, write: Writer, path: str)
     for gone in ("c/gone", "c/deep/gone", "gone"):
         with pytest.raises(NoSuchEntry):
             write.discard(gone)
+
+
+def test_a_member_is_put_where_it_is_shown(views: ViewsWorld, write: Writer) -> None:
+    older, newer = views.add("deep/a.csv", b"older"), views.add("deep/a.csv", b"newer")
+    write.make("c")
+    for path in ("a.csv", "deep", "deep/b.csv", "a@12345678.csv"):
+        with pytest.raises(Invalid, match=r"deep/a\.csv"):
+            write.add("c/" + path, newer)
+    assert contents(views, COLLECTION_ITEM_SCHEMA) == []
+    write.add("c/deep/a.csv", newer)
+    aside = f"deep/a@{older[-36:][:8]}.csv"
+    write.add("c/" + aside, older)
+    assert views.cat("/collections/c/deep/a.csv") == b"newer"
+    assert views.cat("/collections/c/" + aside) == b"older"
 
 
 def test_members_go_into_collections_alone(views: ViewsWorld, write: Writer) -> None:
