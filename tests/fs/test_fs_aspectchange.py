@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.fakes import START
 
 SCHEMA = "urn:x:schema:note.1"
 LONG = "urn:x:" + "n" * 300
+CUT_IN_AN_ESCAPE = ["urn:" + "n" * count + "/" * 30 for count in range(203, 207)]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -29,9 +31,9 @@ values = st.recursive(
     max_leaves=6,
 )
 contents = st.dictionaries(texts, values, max_size=3)
-schemas = st.builds(
-    "urn:{}".format, st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
-) | st.sampled_from(["urn:a/b", "urn:%2F", "urn:x~2", "urn:x~2~3", "urn:@0123abcd", "urn:é" + "é" * 200, LONG, "a:b"])
+odd = ["urn:a/b", "urn:%2F", "urn:x~2", "urn:x~2~3", "urn:@0123abcd", "urn:é" + "é" * 200, LONG, "a:b"]
+simple = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
+schemas = st.builds("urn:{}".format, simple) | st.sampled_from([*odd, *CUT_IN_AN_ESCAPE])
 
 
 def text(value: Any) -> bytes:
@@ -44,8 +46,7 @@ def aspect(schema: str, age: float = 0.0) -> AspectRecord:
 
 def matches(pattern: str, schema: str) -> bool:
     """Return whether the server finds a schema by a pattern."""
-    start, wild, _ = pattern.partition("%")
-    return schema.startswith(start) if wild else schema == start
+    return re.fullmatch(re.escape(pattern).replace("%", ".*"), schema) is not None
 
 
 @given(schemas, contents)
@@ -140,7 +141,7 @@ def test_a_schema_that_is_too_long_for_a_name_is_told_by_the_content() -> None:
         b'{"a": NaN}', b'{"a": Infinity}', b'{"a": -Infinity}', b'{"a": 1e999}', b'{"a": ' + b"9" * 5000 + b"}",
         b'{"a": "\\ud800"}', b'{"\\udfff": 1}', b'{"a": ["\\ud83d", "\\ude00"]}', b'{"a": "\xed\xa0\x80"}',
         b'{"a": 1, "a": 1}', b'{"b": [{"a": 1, "c": 2, "a": 3}]}',
-        b'{"a": ' * 101 + b"1" + b"}" * 101, b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+        b'{"a": ' * 100 + b"1" + b"}" * 100, b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     ],
 )  # fmt: skip
 def test_what_is_no_object_that_every_parser_reads_alike_is_refused(value: bytes) -> None:

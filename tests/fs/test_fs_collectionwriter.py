@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.models import ARTIFACT_COLLECTION_SCHEMA, COLLECTION_ITEM_SCHEMA, COLLECTION_SCHEMA
 from ivcapfs.waits import never
-from tests.fakes import uuid_of
+from tests.fakes import Background, uuid_of
 from tests.fs.views_world import COLLECTION, ViewsWorld
 
 OLDER = "urn:ivcap:collection:" + uuid_of(7)
@@ -44,7 +45,7 @@ class Writer:
 
     def __init__(self, views: ViewsWorld) -> None:
         self._views = views
-        self._writer = views.views.collections
+        self._writer = views.views.collection_writer
 
     def make(self, path: str) -> str:
         return self._writer.make(parts(path), never)
@@ -146,6 +147,7 @@ def test_what_the_sdk_made_is_filled_and_emptied_here(views: ViewsWorld, write: 
 def test_twice_is_once(views: ViewsWorld, write: Writer) -> None:
     member = views.add("a")
     urn = write.make("c")
+    assert views.attributes("/collections/c")["user.ivcap.members"] == "0"
     for _ in range(3):
         write.add("c", member)
         write.add_by_urn(urn, member)
@@ -310,10 +312,10 @@ def test_the_older_form_is_emptied_and_filled(views: ViewsWorld, write: Writer) 
     assert views.ls(f"/collections/{name}") == ["three", "two"]
     (content,) = contents(views, ARTIFACT_COLLECTION_SCHEMA)
     assert (content["collection"], content["artifacts"], content["more"]) == (OLDER, [two], 5)
+    write.discard(f"{name}/three")
     with pytest.raises(NotEmpty):
         write.remove(name)
     write.discard(f"{name}/two")
-    write.discard(f"{name}/three")
     assert views.ls("/collections") == [name], "an empty one is still there"
     write.rename(name, "called")
     assert views.ls("/collections") == ["called"]
@@ -473,6 +475,44 @@ def test_while_the_server_is_down_nothing_changes(views: ViewsWorld, write: Writ
             attempt()
     assert views.ls("/collections") == ["c"]
     assert views.ls("/collections/c") == ["a"]
+
+
+def test_what_is_read_while_others_write_is_whole(views: ViewsWorld, write: Writer) -> None:
+    members = {name: views.add(name) for name in ("n1", "n2", "n3")}
+    views.collect("c", views.add("always"))
+    views.ls("/artifacts")
+    done = threading.Event()
+
+    def read() -> int:
+        rounds = 0
+        while not done.is_set():
+            assert "c" in views.entries("/collections")
+            assert "always" in views.entries("/collections/c")
+            assert views.fs.getattr("/collections/c/always").size == 0
+            rounds += 1
+        return rounds
+
+    def change(name: str, urn: str) -> None:
+        own = f"of {name}"
+        for _ in range(4):
+            write.add("c", urn)
+            write.make(own)
+            write.move(f"c/{name}", own)
+            views.refresh()
+            write.rename(own, own + "!")
+            write.discard(f"{own}!/{name}")
+            write.remove(own + "!")
+
+    readers = [Background(read) for _ in range(2)]
+    writers = [Background(change, name, urn) for name, urn in members.items()]
+    try:
+        for writer in writers:
+            writer.result()
+    finally:
+        done.set()
+    assert all(reader.result() for reader in readers)
+    assert views.ls("/collections") == ["c"]
+    assert views.ls("/collections/c") == ["always"]
 
 
 def test_the_past_stays_as_it_was(views: ViewsWorld, write: Writer) -> None:
