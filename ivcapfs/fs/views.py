@@ -59,7 +59,7 @@ class Views:
 
     Attributes:
         by_name: the views.
-        aspect_writer, collection_writer: change aspects and collections, in a mount that writes.
+        aspects, collections: change the aspects of an entity, and collections; for a mount that writes.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Views:
                 index.details.forget(uuid)
             collections.changed(urn, description=schema == COLLECTION_SCHEMA)
 
-        self.aspect_writer = AspectWriter(api, self._changes, bound, changed)
-        self.collection_writer = CollectionWriter(api, collections, self._changes, bound)
+        self.aspects = AspectWriter(api, self._changes, bound, changed)
+        self.collections = CollectionWriter(api, collections, self._changes, bound)
 
     def close(self) -> None:
         """Take no more questions, and end what waits. May be called again."""

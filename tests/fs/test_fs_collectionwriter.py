@@ -45,7 +45,7 @@ class Writer:
 
     def __init__(self, views: ViewsWorld) -> None:
         self._views = views
-        self._writer = views.views.collection_writer
+        self._writer = views.views.collections
 
     def make(self, path: str) -> str:
         return self._writer.make(parts(path), never)

@@ -36,7 +36,7 @@ class Setter:
 
     def __init__(self, views: ViewsWorld) -> None:
         self._tree = Tree(views.index, views.views.by_name)
-        self._attributes = ExtendedAttributes(views.index, views.views.aspect_writer)
+        self._attributes = ExtendedAttributes(views.index, views.views.aspects)
 
     def set(self, path: str, schema: str, value: dict[str, Any]) -> None:
         name = ASPECT_PREFIX + schema if schema else "user.ivcap.aspect"
