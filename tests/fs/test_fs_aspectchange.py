@@ -11,12 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ivcapfs.catalog.names import decode
 from ivcapfs.client.aspectedits import same_content
 from ivcapfs.errors import AttributesUnsupported, FileSystemError, Invalid, NoSuchAttribute, NotAllowed
 from ivcapfs.fs.aspectchange import ADDING, Action, Change, parse, parse_removal
 from ivcapfs.fs.described import label_of, labels
 from ivcapfs.fs.xattrs import ASPECT_PREFIX, MAX_NAME
-from ivcapfs.models import AspectRecord
+from ivcapfs.models import (
+    ARTIFACT_COLLECTION_SCHEMA,
+    COLLECTION_ITEM_SCHEMA,
+    COLLECTION_SCHEMA,
+    AspectRecord,
+)
 from tests.fakes import START
 
 SCHEMA = "urn:x:schema:note.1"
@@ -53,19 +59,19 @@ def matches(pattern: str, schema: str) -> bool:
 def test_every_schema_can_be_set_by_its_label_with_its_content(schema: str, content: dict[str, Any]) -> None:
     label = label_of(schema)
     assert len((ASPECT_PREFIX + label).encode()) <= MAX_NAME
-    for value in (content, {**content, "$schema": schema}):
+    for value in ({**content, "$schema": schema}, *([] if decode([label]) != schema else [content])):
         change = parse(ASPECT_PREFIX + label, text(value))
         assert (change.action, change.label, change.content) == (Action.SET, label, value)
         assert change.names_schema == ("$schema" in value)
-        assert change.schema in (schema, None) or "~" in schema
-    assert parse(ASPECT_PREFIX + label, text({"$schema": schema})).schema == schema
+        assert change.schema == schema or ("~" in schema and value is content)
 
 
 @given(st.lists(schemas, max_size=6))
 def test_the_label_of_every_aspect_that_stands_asks_for_it(listed: list[str]) -> None:
     standing = labels([aspect(schema, age) for age, schema in enumerate(listed)])
     for label, each in standing.items():
-        for change in (parse(ASPECT_PREFIX + label, b"{}"), parse_removal(ASPECT_PREFIX + label)):
+        name = ASPECT_PREFIX + label
+        for change in (parse(name, text({"$schema": each.schema})), parse_removal(name)):
             assert matches(change.pattern, each.schema)
             found = labels(one for one in standing.values() if matches(change.pattern, one.schema))
             assert found[label] is each, "what else stands is not needed to know which one the label means"
@@ -79,10 +85,8 @@ def test_the_content_alone_says_the_schema_of_one_that_is_added(schema: str, con
 
 @given(schemas, contents)
 def test_a_change_comes_back_from_the_journal(schema: str, content: dict[str, Any]) -> None:
-    name = ASPECT_PREFIX + label_of(schema)
-    for change in (
-        parse(name, text(content)), parse(ADDING, text({**content, "$schema": schema})), parse_removal(name)
-    ):  # fmt: skip
+    name, value = ASPECT_PREFIX + label_of(schema), text({**content, "$schema": schema})
+    for change in (parse(name, value), parse(ADDING, value), parse_removal(name)):
         assert Change.from_json(json.loads(json.dumps(change.to_json()))) == change
 
 
@@ -128,10 +132,11 @@ def test_a_number_means_a_further_aspect_unless_the_content_says_otherwise() -> 
 
 def test_a_schema_that_is_too_long_for_a_name_is_told_by_the_content() -> None:
     name = ASPECT_PREFIX + label_of(LONG)
-    assert parse(name, b"{}").schema is None
     assert parse(name, text({"$schema": LONG})).schema == LONG
-    with pytest.raises(Invalid):
-        parse(name, text({"$schema": LONG + "n"}))
+    assert parse_removal(name).schema is None
+    for content in ({}, {"$schema": LONG + "n"}):
+        with pytest.raises(Invalid):
+            parse(name, text(content))
 
 
 @pytest.mark.parametrize(
@@ -201,6 +206,22 @@ def test_what_the_platform_sets_and_what_is_not_here_can_neither_be_set_nor_remo
             parse(name, b"{}")
     with pytest.raises(removed):
         parse_removal(name)
+
+
+@pytest.mark.parametrize("schema", [COLLECTION_SCHEMA, COLLECTION_ITEM_SCHEMA, ARTIFACT_COLLECTION_SCHEMA])
+def test_collections_are_not_made_filled_or_taken_away_by_attributes(schema: str) -> None:
+    name = ASPECT_PREFIX + schema
+    for attempt, content in (
+        (name, {}), (name + "~2", {"name": "c"}), (ADDING, {"$schema": schema, "name": "c"}), (name, {"name": ""}),
+    ):  # fmt: skip
+        with pytest.raises(AttributesUnsupported):
+            parse(attempt, text(content))
+    for attempt in (name, name + "~2"):
+        with pytest.raises(NotAllowed):
+            parse_removal(attempt)
+    if schema == COLLECTION_SCHEMA:
+        assert parse(name, text({"name": "c", "description": "all"})).describes_collection
+    assert not parse(ASPECT_PREFIX + SCHEMA, b"{}").describes_collection
 
 
 @given(contents, contents)
