@@ -131,8 +131,8 @@ class CollectionWriter:
             parts: the collection's path, or one in it under which the artifact would be shown.
 
         Raises:
-            NoSuchEntry, NotAllowed: see `collection_of`.
-            Invalid: it would be shown under another path.
+            NoSuchEntry: there is no collection.
+            NotAllowed: it would be shown under another path; or see `collection_of`.
             ApiError, TransportError, ProtocolError: the server refused, or did not say.
         """
         urn, rest = self.collection_of(parts, check)
@@ -274,7 +274,7 @@ class CollectionWriter:
     def _add(self, urn: str, uuid: str, path: Parts = ()) -> None:
         record = self._collections.record(uuid) if path else None
         if record is not None and not _is_shown_at(record, path):
-            raise Invalid(f"{record.urn} would be shown as {_text(plain_path(record))!r}, not as {_text(path)!r}")
+            raise NotAllowed(f"{record.urn} would be shown as {_text(plain_path(record))!r}, not as {_text(path)!r}")
         self._memberships.add(urn, uuid)
         try:
             self._collections.joined(urn, uuid)
