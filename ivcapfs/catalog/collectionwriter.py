@@ -260,10 +260,10 @@ class CollectionWriter:
 
     def _remove(self, collection: Collection) -> None:
         urn = collection.urn
-        members = self._memberships.members(urn)
-        if members:
+        member = self._memberships.any_member(urn)
+        if member is not None:
             self._collections.changed(urn)
-            raise NotEmpty(f"the collection {urn} is not empty: it has {members[0][:100]}, even if that is not shown")
+            raise NotEmpty(f"the collection {urn} is not empty: it has {member[:100]!r}, even if that is not shown")
         try:
             self._memberships.end(urn)
         except IvcapfsError:

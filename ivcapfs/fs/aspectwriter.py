@@ -71,6 +71,8 @@ class AspectWriter:
     def apply(self, change: Change, urn: str, check: Check = never) -> None:
         """Make a change, perhaps for the second time: what stands as it asks for, or is gone, is left so.
 
+        A removal takes away what has the label by then.
+
         Raises:
             as `set`, but for the flags.
         """

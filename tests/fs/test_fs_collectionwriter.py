@@ -253,6 +253,16 @@ def test_what_has_anything_in_it_stays(views: ViewsWorld, write: Writer) -> None
     assert views.ls("/collections") == ["c"], "an empty folder goes with what was in it"
 
 
+def test_a_large_collection_is_not_read_to_see_that_it_is_not_empty(views: ViewsWorld, write: Writer) -> None:
+    with views.platform.store.batch():
+        views.collect("c", *(f"urn:ivcap:job:{number}" for number in range(200)))
+    views.ls("/collections")
+    views.asked()
+    with pytest.raises(NotEmpty):
+        write.remove("c")
+    assert views.asked() == {"aspect.list": 1}
+
+
 def test_a_folder_that_went_with_what_was_in_it_can_be_removed_once(views: ViewsWorld, write: Writer) -> None:
     views.collect("f/g/c", views.add("deep/er/a"), views.add("deep/b"))
     with pytest.raises(NotEmpty):
