@@ -129,10 +129,14 @@ class Names:
         Raises:
             NotEmpty: something is in it.
         """
-        if not isinstance(self._tree.node(parts, self._check), FolderNode):
-            raise NotAFolder(f"{'/'.join(parts)} is no folder")
         if len(parts) < 2 or parts[0] not in (ARTIFACTS, COLLECTIONS):
             raise NotAllowed(f"{'/'.join(parts)} is a part of every mount")
+        node = self._node_or_none(parts)
+        if node is None and parts[0] == COLLECTIONS:  # a folder that went with its last member, as rm -r takes it
+            self._collections.remove(parts[1:], self._check)
+            return
+        if not isinstance(node, FolderNode):
+            raise NotAFolder(f"{'/'.join(parts)} is no folder")
         is_made = isinstance(self._drafts.at(parts), Made)
         reading = self._tree.reading(parts, self._check)
         if next(reading.entries(0), None) is not None:
