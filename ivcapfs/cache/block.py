@@ -9,9 +9,13 @@ One transfer fills a block, any number of readers wait for it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ivcapfs.errors import DeadlineExceeded
 from ivcapfs.waits import POLL_SECONDS, Check, now
+
+Sink = Callable[[memoryview], None]
+"""Takes the next bytes of a read; they are valid during the call only."""
 
 
 class Block:
@@ -70,6 +74,14 @@ class Block:
         with self._changed:
             self.failure = failure
             self._changed.notify_all()
+
+    def copy(self, position: int, end: int, sink: Sink) -> int:
+        """Hand what the block has of [position, end), all of which is there, to the sink; return how far that got."""
+        stop = min(end, self.end)
+        sink(self.buffer[position - self.start : stop - self.start])
+        if stop == self.end:
+            self.is_spent = True
+        return stop
 
     def wait(self, offset: int, check: Check, seconds: float, what: str) -> bool:
         """Wait until the bytes before `offset` (of the artifact) are there.
