@@ -25,16 +25,22 @@ _ONE_BUFFER = struct.Struct("@NNN Ni PiqN")
 and the size of the memory (since libfuse 3.17)."""
 SHORT = 64 * 1024
 """Bytes that are copied faster than the interpreter's lock is let go and taken again."""
-_M_ARENA_MAX = -8  # mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
+_KEPT = 16 * 1024 * 1024
+"""Free bytes at the end of the heap that are not given back: a fresh page costs a fault."""
+_MAPPED = 4 * 1024 * 1024
+"""From this size on memory is mapped by itself; the longest answer is a megabyte."""
 
 
 def keep_memory_together() -> None:
     """Make malloc(3) take all from one place; to be called before the first thread begins.
 
-    glibc gives each of many threads a place of its own, and each keeps the answers that went through it.
+    glibc gives each of many threads a place of its own, and each keeps the answers that went through it. Of the one
+    place it would give back what is more than two answers, again and again: see mallopt(3).
     """
     with contextlib.suppress(AttributeError):  # another C library than glibc, which does not do that
-        _LIBC.mallopt(_M_ARENA_MAX, 1)
+        for option, value in ((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, _KEPT), (_M_MMAP_THRESHOLD, _MAPPED)):
+            _LIBC.mallopt(option, value)
 
 
 class Reply:
