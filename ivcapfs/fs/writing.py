@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ivcapfs.cache.reader import Sink
+from ivcapfs.cache.block import Sink
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.store import Store
 from ivcapfs.client import Connection
@@ -78,11 +78,11 @@ class WritingOperations(Operations):
         return super().open(path, flags)
 
     @answers
-    def read_into(self, handle: int, size: int, offset: int, sink: Sink) -> int:
-        """See `Operations.read_into`."""
+    def read_buf(self, handle: int, size: int, offset: int, sink: Sink) -> int:
+        """See `Operations.read_buf`."""
         file = self._leave(handle, keep=True)
         if not isinstance(file, _DraftFile):
-            return super().read_into(handle, size, offset, sink)
+            return super().read_buf(handle, size, offset, sink)
         data = file.draft.read(size, offset)
         sink(memoryview(data))
         return len(data)
