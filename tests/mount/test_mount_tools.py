@@ -16,6 +16,7 @@ import re
 import shutil
 import sqlite3
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
