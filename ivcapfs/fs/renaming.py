@@ -191,6 +191,7 @@ class Names:
             with draft.lock:
                 draft.stale = True
         self._drafts.moved(draft, old)
+        self._writer.drop_hidden(draft)
         if draft.writers or after.state is not State.CLOSED:
             return
         if was_hidden and not after.is_hidden:
