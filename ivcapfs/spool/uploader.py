@@ -204,10 +204,14 @@ class Uploader:
         entries = [draft.entry for draft in self._drafts.all()]
         return sum(entry.state is State.CLOSED and not entry.is_hidden for entry in entries)
 
-    def hurry(self) -> None:
-        """Settle no longer: what is closed is completed now."""
+    def hurry(self, *, for_good: bool = False) -> None:
+        """What is closed is completed now.
+
+        Args:
+            for_good: also what will be closed from now on: nothing settles any longer.
+        """
         with self._condition:
-            self._hurried = True
+            self._hurried = self._hurried or for_good
             waiting = [draft for _, _, draft in self._due]
             self._due.clear()
             for draft in waiting:
