@@ -13,7 +13,8 @@ PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
     "firstprocess",
     *("errors", "models", "waits", "privatefolder", "hosts", "secret", "contexts", "config", "places"),
-    *("client", "cache", "catalog", "fs", "server", "options", "doctor", "statusreport", "demo", "commands", "cli", "entry"),
+    *("client", "cache", "catalog", "fs", "server", "options", "doctor", "statusreport", "demo"),
+    *("commands", "cli", "entry"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}
