@@ -6,6 +6,7 @@ Used by `ivcapfs.cli`. Runs on the main thread; what it needs is imported when i
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +47,7 @@ def doctor(source: str | None, options: tuple[str, ...], as_json: bool) -> None:
         client, folder = settings.client, settings.cache.folder
     except ConfigError as exc:
         problem = str(exc)
+    os.chdir("/")  # where a mount's token command runs
     found = []
     for result in rounds(client, problem, folder or Path(platformdirs.user_cache_dir("ivcapfs"))):
         found.append(result)
