@@ -34,6 +34,12 @@ class its errno, and ``docs/SEMANTICS.md`` its cause, log line and remedy. No th
         ├── IsAFolder
         ├── NotALink
         ├── ReadOnly
+        ├── NotAllowed            what no mount does: artifacts are immutable
+        ├── AlreadyThere
+        ├── NotEmpty
+        ├── Invalid               an argument that makes no sense, or cannot be a name on the platform
+        ├── InUse                 somebody reads the file that was to be replaced
+        ├── NoSpace               the disk of the spool is full
         ├── BadHandle
         ├── NoSuchAttribute
         ├── AttributeTooLarge
@@ -176,6 +182,30 @@ class NotALink(FileSystemError):
 
 class ReadOnly(FileSystemError):
     """The mount does not write."""
+
+
+class NotAllowed(FileSystemError):
+    """What no mount does, and no right would help: artifacts are immutable, and never deleted or renamed."""
+
+
+class AlreadyThere(FileSystemError):
+    """There is something of that name already."""
+
+
+class NotEmpty(FileSystemError):
+    """A folder that is to go still holds something."""
+
+
+class Invalid(FileSystemError):
+    """An argument that makes no sense, or cannot be a name on the platform."""
+
+
+class InUse(FileSystemError):
+    """Somebody reads the file that was to be replaced."""
+
+
+class NoSpace(FileSystemError):
+    """The disk that new files wait on is full."""
 
 
 class BadHandle(FileSystemError):
