@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import platformdirs
 
-from ivcapfs.commands.completion import complete_options
+from ivcapfs.commands.completion import complete_options, complete_sources
 from ivcapfs.commands.oneline import one_line_errors
 from ivcapfs.errors import ConfigError
 
@@ -23,7 +23,7 @@ NOWHERE = "/nonexistent"
 
 
 @click.command()
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=complete_sources)
 @click.option(
     "-o", "options", metavar="OPT[,OPT…]", multiple=True, help="The mount's options, as for mount.",
     shell_complete=complete_options,
