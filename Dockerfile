@@ -16,7 +16,7 @@ RUN python3 -m venv /tools \
  && /tools/bin/pip --python /opt/ivcapfs/bin/python install --no-cache-dir --disable-pip-version-check '/src[server]'
 
 FROM ${BASE}
-ARG VERSION=0
+ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ivcapfs" \
       org.opencontainers.image.description="A FUSE filesystem that shows the artifacts of an IVCAP deployment as files" \
