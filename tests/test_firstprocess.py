@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,12 +24,11 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a name
 
 
 @contextlib.contextmanager
-def first(code: str) -> Iterator[subprocess.Popen[str]]:
-    """Run code as a namespace's process 1, which stands aside first."""
+def first(code: str, *before: str, stdout: int = subprocess.PIPE, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run code as a namespace's process 1, which stands aside first; `before` is a program that starts all of it."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    started = subprocess.Popen(
-        [*NEW, sys.executable, "-P", "-c", BEGIN + code], stdout=subprocess.PIPE, env=env, text=True
-    )
+    command = [*before, *NEW, sys.executable, "-P", "-c", BEGIN + code]
+    started = subprocess.Popen(command, stdout=stdout, env=env, text=True, **more)
     try:
         yield started
     finally:
@@ -100,3 +100,21 @@ sys.exit(own.wait())
         soon(lambda: len(children(one)) == 1)
         os.kill(one, signal.SIGUSR1)
         assert started.wait(60) == 9
+
+
+def test_ctrl_c_in_a_terminal_comes_once_and_the_work_may_read_there() -> None:
+    code = """
+noted = []
+signal.signal(signal.SIGINT, lambda *_: (noted.append(1), print("noted", len(noted), flush=True)))
+print("ready", os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+print("read", input(), len(noted), flush=True)
+"""
+    terminal, inner = os.openpty()
+    with first(code, "setsid", "--ctty", stdin=inner, stdout=inner):
+        os.close(inner)
+        said = b""
+        for wanted, typed in ((b"ready True", b"\x03"), (b"noted 1", b"a line\n"), (b"read a line 1", b"")):
+            while wanted not in said:
+                said += os.read(terminal, 4096)
+            os.write(terminal, typed)
+    os.close(terminal)
