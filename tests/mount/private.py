@@ -30,7 +30,8 @@ for name in sbin etc; do
   ln -s -t "$new" "$old"/*
   mount --bind "$new" "$real"
 done
-rm -rf /etc/fstab /etc/ivcapfs
+rm -rf /etc/fstab /etc/ivcapfs /etc/mtab
+ln -s /proc/self/mounts /etc/mtab # relative ones lead astray now
 cp {work}/fstab /etc/fstab
 mkdir /etc/ivcapfs
 # the device, open to all, as udev has it

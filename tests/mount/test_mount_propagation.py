@@ -42,7 +42,7 @@ sidecar() {
 }
 first_process() { read -r first _ <"/proc/$sidecar/task/$sidecar/children" || [ -n "$first" ]; }
 soon() { for i in $(seq 600); do "$@" && return 0; sleep 0.1; done; echo "never: $*" >&2; return 1; }
-within() { container=$1; shift; nsenter --target "$container" --mount -- "$@"; }
+within() { container=$1; shift; nsenter --target "$container" --mount --root -- "$@"; }
 shows() { within "$1" cat "$PWD/$2/data/artifacts/data.bin" 2>/dev/null | cmp -s - bytes; }
 empty() { [ -z "$(within "$1" ls -A "$PWD/$2/data")" ]; }
 stale() { ! within "$1" stat "$PWD/$2/data" 2>said && grep -q 'not connected' said; }
