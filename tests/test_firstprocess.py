@@ -100,21 +100,3 @@ sys.exit(own.wait())
         soon(lambda: len(children(one)) == 1)
         os.kill(one, signal.SIGUSR1)
         assert started.wait(60) == 9
-
-
-def test_ctrl_c_in_a_terminal_comes_once_and_the_work_may_read_there() -> None:
-    code = """
-noted = []
-signal.signal(signal.SIGINT, lambda *_: (noted.append(1), print("noted", len(noted), flush=True)))
-print("ready", os.tcgetpgrp(0) == os.getpgrp(), flush=True)
-print("read", input(), len(noted), flush=True)
-"""
-    terminal, inner = os.openpty()
-    with first(code, "setsid", "--ctty", stdin=inner, stdout=inner):
-        os.close(inner)
-        said = b""
-        for wanted, typed in ((b"ready True", b"\x03"), (b"noted 1", b"a line\n"), (b"read a line 1", b"")):
-            while wanted not in said:
-                said += os.read(terminal, 4096)
-            os.write(terminal, typed)
-    os.close(terminal)

@@ -199,17 +199,21 @@ def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
     conn = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
     )
-    for pragma in (
-        "synchronous = NORMAL",
-        f"cache_size = -{cache_kib}",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
-        f"journal_size_limit = {JOURNAL_BYTES}",
-        "temp_store = MEMORY",
-        "mmap_size = 0",
-        "cell_size_check = ON",
-        "trusted_schema = OFF",
-    ):
-        conn.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in (
+            "synchronous = NORMAL",
+            f"cache_size = -{cache_kib}",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            f"journal_size_limit = {JOURNAL_BYTES}",
+            "temp_store = MEMORY",
+            "mmap_size = 0",
+            "cell_size_check = ON",
+            "trusted_schema = OFF",
+        ):
+            conn.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        conn.close()  # it is no database
+        raise
     return conn
 
 

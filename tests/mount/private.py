@@ -52,6 +52,12 @@ cd {work}
 """
 
 
+def in_a_chroot() -> bool:
+    """Return whether the root of the mount namespace is another folder than ours."""
+    enter = ["nsenter", "--mount=/proc/self/ns/mnt", "test", "-e", str(PROJECT)]
+    return os.geteuid() == 0 and subprocess.run(enter, check=False).returncode != 0
+
+
 class Machine:
     """Private namespaces around one script after the other; files in `folder` stay between them.
 

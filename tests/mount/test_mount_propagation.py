@@ -79,7 +79,7 @@ empty $apart rprivate
 within $early mountpoint -q $PWD/rslave/data
 kill -TERM $first; wait $sidecar       # and its exit code is 0
 empty $early rslave; empty $late late; empty $$ volume
-nothing_is_left() { ! grep fuse.ivcapfs /proc/self/mountinfo; }; nothing_is_left
+nothing_is_left() { ! grep " $PWD/.* fuse.ivcapfs " /proc/self/mountinfo; }; nothing_is_left
 """
     run(machine, platform, script)
 
@@ -95,7 +95,7 @@ sidecar -o $options
 soon shows $early rslave
 kill -TERM $first; wait $sidecar
 empty $early rslave
-nothing_is_below() { ! within $early grep fuse.ivcapfs /proc/self/mountinfo; }; nothing_is_below
+nothing_is_below() { ! within $early grep " $PWD/.* fuse.ivcapfs " /proc/self/mountinfo; }; nothing_is_below
 """
     run(machine, platform, script)
 
