@@ -1,4 +1,4 @@
-"""A server that refuses, stumbles or dies while files are written: whoever writes is told the truth, and nothing is lost."""
+"""A server that refuses, stumbles or dies while files are written: whoever writes is told, and nothing is lost."""
 
 from __future__ import annotations
 
