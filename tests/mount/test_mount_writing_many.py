@@ -97,7 +97,8 @@ def test_odd_names(platform: Platform, mounter: Mounter, sdk: SDK) -> None:
     assert errno_of(os.makedirs, folder / deep) == "ENAMETOOLONG"
     arrived(mount)
     assert once(sdk) == {name: name.encode() for name in [*good, *escaped]}
-    assert sorted(os.listdir(folder)) == sorted([*good, *escaped.values()])
+    shown_files = [name for name in os.listdir(folder) if (folder / name).is_file()]
+    assert sorted(shown_files) == sorted([*good, *escaped.values()])
     for name, shown in escaped.items():
         assert (folder / name).read_bytes() == (folder / shown).read_bytes() == name.encode()
     assert "Traceback" not in mount.logged()
