@@ -1,4 +1,4 @@
-"""The long forms of the proofs of writing: kills of a mount that writes, and random operations against plain models. Each
+"""The long forms of the proofs of writing: kills of a mount, and random operations against plain models. Each
 seed is printed with the figures."""
 
 from __future__ import annotations
