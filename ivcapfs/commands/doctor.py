@@ -13,12 +13,10 @@ from pathlib import Path
 import click
 import platformdirs
 
+from ivcapfs.commands.access import NOWHERE
 from ivcapfs.commands.completion import complete_options
 from ivcapfs.commands.oneline import one_line_errors
 from ivcapfs.errors import ConfigError
-
-NOWHERE = "/nonexistent"
-"""Stands for a mount point, for which none of the checks asks."""
 
 
 @click.command()

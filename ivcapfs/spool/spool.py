@@ -86,7 +86,7 @@ class Spool:
 
 def taken_up(folder: Folder, entry: Entry) -> Entry:
     """Return an entry of a folder that was taken over as it is to be treated, its journal included."""
-    found = as_found(entry, _size(folder, entry))
+    found = as_found(entry, size_of(folder, entry))
     if found != entry:
         folder.save(found)
     if found.state in (State.INTERRUPTED, State.FAILED):
@@ -111,7 +111,8 @@ def as_found(entry: Entry, size: int) -> Entry:
     return entry
 
 
-def _size(folder: Folder, entry: Entry) -> int:
+def size_of(folder: Folder, entry: Entry) -> int:
+    """Return how many bytes of an entry the disk has."""
     fd = folder.open_data(entry)
     try:
         return os.fstat(fd).st_size
