@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
     *("errors", "models", "waits", "privatefolder", "hosts", "secret", "memory", "contexts", "config", "places"),
-    *("client", "cache", "catalog", "spool", "fs", "server", "options", "doctor", "statusreport", "demo"),
+    *("client", "cache", "catalog", "spool", "transfers", "fs", "server", "options", "doctor", "statusreport", "demo"),
     *("commands", "cli"),
 )
 """From the lowest to the highest."""
