@@ -128,7 +128,7 @@ def test_another_users_or_deployments_file_is_not_sent(world: World) -> None:
     with world.left_over() as left_over:
         with pytest.raises(ConfigError, match=r"another user .* mounted as gov: name that context"):
             left_over.send(world.files()["b.txt"])
-        with pytest.raises(ConfigError, match="written for https://else.where, mounted as gov, and not for http"):
+        with pytest.raises(ConfigError, match=r"written for https://else.where, mounted as gov, and not for http"):
             left_over.send(world.files()["c.txt"])
         left_over.send(world.files()["a.txt"])
     assert sorted(world.files()) == ["b.txt", "c.txt"]
