@@ -1,11 +1,11 @@
 """A transport for contents and lists: bytes go from the socket straight into the reader's buffer.
 
-Used by `ivcapfs.client.transport`, below an httpx client like any other transport, for answers whose bodies are big:
-httpx's own engine hands over a body in pieces of 16 to 64 KiB, each a Python object of its own, and at a gigabyte a
-second that is what a machine is then busy with. Also for all JSON that is asked for with GET: in a chain of 20,000
-pages that engine is busy as long as the server. Who knows of it finds `readinto` among the response's extensions; who
-does not, iterates the body as ever. Tokens, redirects, refusals, retries and validation are the business of the
-floors above, and the same for both.
+Used by `ivcapfs.client.transport`, below an httpx client like any other transport, for answers whose bodies are big,
+and for parts of files that are sent (sendfile(2), where there is no TLS): httpx's own engine hands over a body in
+pieces of 16 to 64 KiB, each a Python object of its own, and at a gigabyte a second that is what a machine is then
+busy with. Also for all JSON that is asked for with GET: in a chain of 20,000 pages that engine is busy as long as the
+server. Who knows of it finds `readinto` among the response's extensions; who does not, iterates the body as ever.
+Tokens, redirects, refusals, retries and validation are the business of the floors above, and the same for both.
 
 Only direct connections: a deployment behind a proxy is read through httpx's own transport (`network`).
 
@@ -20,16 +20,20 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 
 from ivcapfs.client import heads
 from ivcapfs.client.connections import Connections
+from ivcapfs.client.exchange import FileSlice
 from ivcapfs.client.network import tls_context
 from ivcapfs.client.wires import Patience, TlsWire, Wire
 
 _KEEP_SECONDS = 15.0
 _PIECE = 256 * 1024
+_SENT = 1024 * 1024
+"""Bytes of a file that are sent at a time; between them it is seen whether the server has answered already."""
 _FIRST_STRETCH = 64 * 1024
 _STRETCH = 1024 * 1024
 _MOST_HINTS = 20
@@ -56,7 +60,8 @@ class DirectTransport(httpx.BaseTransport):
         self._idle: dict[Origin, list[tuple[float, Wire]]] = {}  # guarded by _lock
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request without a body; the answer's body is still to be read."""
+        """Send a request, whose body can only be a part of a file (the extension ``file``); the answer's body is still
+        to be read."""
         url, timeouts = request.url, request.extensions["timeout"]
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80))
         kept = self._take(origin)
@@ -128,12 +133,33 @@ class DirectTransport(httpx.BaseTransport):
         try:
             with _translated(httpx.ReadError, httpx.ReadTimeout, _STALE if is_kept else ()):
                 wire.send(_text(request))
+                whole = self._send_file(wire, request)
                 head, rest = _head(wire, request.method, patience)
         except BaseException:
             wire.close()
             raise
+        head = head if whole else replace(head, keeps=False)
         body = DirectBody(self, origin, wire, head, rest, patience)
         return httpx.Response(head.status, headers=head.fields, stream=body, extensions={"readinto": body.readinto})
+
+    def _send_file(self, wire: Wire, request: httpx.Request) -> bool:
+        """Send the request's body, if it has one; return whether all of it, for a server may answer before, to refuse.
+
+        Raises:
+            TimeoutError: the server takes nothing.
+            OSError: the connection broke, and no answer is there.
+        """
+        file = request.extensions.get("file")
+        if not isinstance(file, FileSlice):
+            return True
+        at = 0
+        try:
+            while at < file.size and wire.is_quiet():
+                at += wire.send_file(file.fd, file.start + at, min(_SENT, file.size - at))
+        except ConnectionError:
+            if wire.is_quiet():
+                raise
+        return at == file.size
 
 
 class _StaleError(Exception):

@@ -7,6 +7,7 @@ exchange.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -21,7 +22,48 @@ from ivcapfs.config import Limits
 _BODY_HEADERS = frozenset({"content-type", "content-length", "upload-offset", "upload-length"})
 
 Headers = Mapping[str, str]
-Body = bytes | bytearray | memoryview
+_FILE_PIECE = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """A part of an open file, to be sent without being read into memory first where that can be (sendfile(2)).
+
+    Attributes:
+        fd: its descriptor, which must stay open.
+        start, size: the part, in bytes.
+    """
+
+    fd: int
+    start: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def pieces(self) -> Iterator[bytes]:
+        """Iterate the bytes in pieces, for a connection that has to see them (pread(2)).
+
+        Raises:
+            OSError: the file has become shorter, or cannot be read.
+        """
+        at, end = self.start, self.start + self.size
+        while at < end:
+            piece = os.pread(self.fd, min(_FILE_PIECE, end - at), at)
+            if not piece:
+                raise OSError("the file to send has become shorter")
+            yield piece
+            at += len(piece)
+
+
+Body = bytes | bytearray | memoryview | FileSlice
+
+
+def rest_of(body: Body, done: int) -> Body:
+    """Return what is left of a body when so many bytes of it have arrived."""
+    if isinstance(body, FileSlice):
+        return FileSlice(body.fd, body.start + done, body.size - done)
+    return memoryview(body)[done:] if done else body
 
 
 @dataclass(frozen=True, slots=True)

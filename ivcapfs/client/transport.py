@@ -25,7 +25,7 @@ from ivcapfs.client import faults, jsontext, wirelog
 from ivcapfs.client.auth import TokenSource, bearer
 from ivcapfs.client.connections import Connections
 from ivcapfs.client.direct import DirectTransport
-from ivcapfs.client.exchange import Ask, Body, Headers, JsonReply, Patience, Stream, refuse_encoding
+from ivcapfs.client.exchange import Ask, Body, FileSlice, Headers, JsonReply, Patience, Stream, refuse_encoding
 from ivcapfs.client.network import Network, polite_client
 from ivcapfs.client.origins import OriginRules, redact
 from ivcapfs.client.retry import Clock, Retries, Sleep, worth_repeating
@@ -265,14 +265,15 @@ class Transport:
         if ask.content is not None:
             headers["Content-Length"] = str(len(ask.content))
             content = self._pieces(ask.content)
-        goes_straight = ask.direct and content is None and not self._network.is_proxied(url)
+        is_file = isinstance(ask.content, FileSlice)
+        goes_straight = (is_file or (ask.direct and content is None)) and not self._network.is_proxied(url)
         client = self._direct if goes_straight else self._network.client_for(url)
         idle = self.limits.idle
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
         try:
             request = client.build_request(
                 ask.method, url, headers=headers, content=content,
-                extensions={"timeout": timeouts, "trace": self._connections.trace},
+                extensions={"timeout": timeouts, "trace": self._connections.trace, "file": ask.content},
             )  # fmt: skip
             response = self._straight_answer(request) if goes_straight else client.send(request, stream=True)
         except faults.HTTPX_ERRORS as exc:
@@ -292,10 +293,11 @@ class Transport:
         return response
 
     def _pieces(self, content: Body) -> Iterator[bytes]:
-        view = memoryview(content)
-        for start in range(0, len(view), _PIECE):
+        view = memoryview(b"" if isinstance(content, FileSlice) else content)
+        pieces = (bytes(view[start : start + _PIECE]) for start in range(0, len(view), _PIECE))
+        for piece in content.pieces() if isinstance(content, FileSlice) else pieces:
             self.check_open()
-            yield bytes(view[start : start + _PIECE])
+            yield piece
 
     def _small_reply(self, stream: Stream, ask: Ask, deadline: float) -> JsonReply:
         """Read the body of a small exchange within its bounds."""

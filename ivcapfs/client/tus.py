@@ -15,6 +15,7 @@ from typing import IO
 
 from ivcapfs import errors
 from ivcapfs.client.api import Api
+from ivcapfs.client.exchange import Body, rest_of
 from ivcapfs.client.origins import resolve_data_href
 from ivcapfs.client.retry import Retries, Stopped, never_stopped
 from ivcapfs.client.transport import Transport
@@ -161,7 +162,7 @@ class Uploads:
             raise errors.ProtocolError(f"{what}: the server does not say")
         return offset, _number(reply.headers.get("upload-length", ""))
 
-    def bring(self, upload: Upload, offset: int, chunk: bytes, stopped: Stopped) -> None:
+    def bring(self, upload: Upload, offset: int, chunk: Body, stopped: Stopped) -> None:
         """Send some bytes, going on from wherever the server says it got to (``PATCH {data-href}``).
 
         Args:
@@ -172,7 +173,7 @@ class Uploads:
         done = 0
         while done < len(chunk):
             try:
-                reached = self._patch(upload, offset + done, chunk[done:], stopped)
+                reached = self._patch(upload, offset + done, rest_of(chunk, done), stopped)
             except _WORTH_ASKING as exc:
                 _wait(retries, exc)
                 reached = self.offset_of(upload)
@@ -200,7 +201,7 @@ class Uploads:
             if self._progress(upload) == (length, length):
                 return
 
-    def _patch(self, upload: Upload, offset: int, content: bytes, stopped: Stopped, *, final: bool = False) -> int:
+    def _patch(self, upload: Upload, offset: int, content: Body, stopped: Stopped, *, final: bool = False) -> int:
         """Send some bytes; return how many the server has then (``PATCH {data-href}``)."""
         what = f"uploading {upload.uuid}"
         if stopped():

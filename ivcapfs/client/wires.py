@@ -10,6 +10,7 @@ Threading: a connection belongs to one thread at a time; shutting its socket dow
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -63,6 +64,21 @@ class Wire:
             self.socket.sendall(data)
         except BlockingIOError:
             raise TimeoutError("the server takes nothing") from None
+
+    def send_file(self, fd: int, start: int, size: int) -> int:
+        """Send a part of a file (sendfile(2)); return how many bytes of it were sent, at least one.
+
+        Raises:
+            TimeoutError: the server takes nothing.
+            OSError: the connection is broken, or the file has become shorter.
+        """
+        try:
+            sent = os.sendfile(self.socket.fileno(), fd, start, size)
+        except BlockingIOError:
+            raise TimeoutError("the server takes nothing") from None
+        if not sent:
+            raise OSError("the file to send has become shorter")
+        return sent
 
     def receive(self, patience: Patience) -> bytes:
         """Return what has come, at least one byte; nothing at the end of the connection.
@@ -119,6 +135,14 @@ class TlsWire(Wire):
         """See `Wire.send`."""
         self._tls.write(data)
         super().send(self._goes.read())
+
+    def send_file(self, fd: int, start: int, size: int) -> int:
+        """See `Wire.send_file`; what is encrypted has to be read."""
+        data = os.pread(fd, min(size, _RECORDS), start)
+        if not data:
+            raise OSError("the file to send has become shorter")
+        self.send(data)
+        return len(data)
 
     def receive(self, patience: Patience) -> bytes:
         """See `Wire.receive`."""

@@ -129,10 +129,14 @@ class Names:
         Raises:
             NotEmpty: something is in it.
         """
-        if not isinstance(self._tree.node(parts, self._check), FolderNode):
-            raise NotAFolder(f"{'/'.join(parts)} is no folder")
         if len(parts) < 2 or parts[0] not in (ARTIFACTS, COLLECTIONS):
             raise NotAllowed(f"{'/'.join(parts)} is a part of every mount")
+        node = self._node_or_none(parts)
+        if node is None and parts[0] == COLLECTIONS:  # a folder that went with its last member, as rm -r takes it
+            self._collections.remove(parts[1:], self._check)
+            return
+        if not isinstance(node, FolderNode):
+            raise NotAFolder(f"{'/'.join(parts)} is no folder")
         is_made = isinstance(self._drafts.at(parts), Made)
         reading = self._tree.reading(parts, self._check)
         if next(reading.entries(0), None) is not None:
@@ -174,8 +178,6 @@ class Names:
 
     def _rename_draft(self, draft: Draft, old: Parts, new: Parts, target: Node | None) -> None:
         below, collection = self._places.of(new)
-        if isinstance(target, DraftNode):
-            self._writer.discard(target.draft, is_replaced=True)
         with draft.lock:
             if draft.is_ending or draft.is_gone:
                 raise NotAllowed(f"{'/'.join(old)} is becoming an artifact, which is never renamed")
@@ -191,6 +193,8 @@ class Names:
             with draft.lock:
                 draft.stale = True
         self._drafts.moved(draft, old)
+        if isinstance(target, DraftNode):
+            self._writer.discard(target.draft, is_replaced=True)
         if draft.writers or after.state is not State.CLOSED:
             return
         if was_hidden and not after.is_hidden:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ivcapfs.cache.reader import Sink
+from ivcapfs.cache.block import Sink
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.store import Store
 from ivcapfs.client import Connection
@@ -36,7 +36,6 @@ KEEP = 2**32 - 1
 class _DraftFile:
     """An open new file."""
 
-    path: str
     draft: Draft
     writes: bool
 
@@ -65,25 +64,25 @@ class WritingOperations(Operations):
     def create(self, path: str, flags: int) -> int:
         """Make a file and open it (open(2) with O_CREAT); return its handle."""
         draft = self._writer.create(_split(path))
-        return self._enter(_DraftFile(path, draft, writes=True))
+        return self._enter(_DraftFile(draft, writes=True))
 
     @answers
     def open(self, path: str, flags: int) -> Opened:
         """Open a file (open(2))."""
         if flags & WRITING:
             draft = self._writer.open(path, split(path), self._node(path), flags)
-            return Opened(self._enter(_DraftFile(path, draft, writes=True)), keep_cache=False)
+            return Opened(self._enter(_DraftFile(draft, writes=True)), keep_cache=False)
         node = self._node(path)
         if isinstance(node, DraftNode) and node.draft.opened(writes=False):
-            return Opened(self._enter(_DraftFile(path, node.draft, writes=False)), keep_cache=False)
+            return Opened(self._enter(_DraftFile(node.draft, writes=False)), keep_cache=False)
         return super().open(path, flags)
 
     @answers
-    def read_into(self, handle: int, size: int, offset: int, sink: Sink) -> int:
-        """See `Operations.read_into`."""
+    def read_buf(self, handle: int, size: int, offset: int, sink: Sink) -> int:
+        """See `Operations.read_buf`."""
         file = self._leave(handle, keep=True)
         if not isinstance(file, _DraftFile):
-            return super().read_into(handle, size, offset, sink)
+            return super().read_buf(handle, size, offset, sink)
         data = file.draft.read(size, offset)
         sink(memoryview(data))
         return len(data)
@@ -119,7 +118,7 @@ class WritingOperations(Operations):
         with file.draft.lock:
             file.draft.killed = who.was_killed
         if not who.was_killed:
-            is_close = not who.is_exiting and not who.holds(self._mountpoint + file.path)
+            is_close = not who.is_exiting and not who.holds(f"{self._mountpoint}/{file.draft.entry.path}")
             self._writer.flush(file.draft, is_close=is_close)
 
     @answers

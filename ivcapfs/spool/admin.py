@@ -299,5 +299,11 @@ def _chunks(source: int, tell: Callable[[int], None]) -> Iterator[bytes]:
 
 
 def wanted(entry: Entry, size: int) -> Entry:
-    """Return an entry as one that is to be sent, whatever became of it before."""
+    """Return an entry as one that is to be sent, whatever became of it before.
+
+    Args:
+        size: the bytes that the disk has; of one that waits anyway, the rest may be on the server.
+    """
+    if entry.state is State.CLOSED:
+        return entry
     return replace(entry, state=State.CLOSED, reason="", size=size)

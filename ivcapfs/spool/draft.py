@@ -64,7 +64,6 @@ class Draft:
         self._users = 0
         self.size = entry.size
         self.mtime_ns = entry.mtime_ns
-        self.time_was_set = False
         self.handles = 0
         self.writers = 0
         self.changes = 0
@@ -165,13 +164,16 @@ class Draft:
     def set_time(self, mtime_ns: int) -> None:
         """Set when it was written last (utimensat(2))."""
         with self.lock:
-            self.mtime_ns, self.time_was_set = mtime_ns, True
+            self.mtime_ns = mtime_ns
+            is_closed = self.entry.state is State.CLOSED
+        if is_closed:
+            self.note(lambda entry: replace(entry, mtime_ns=mtime_ns))
 
     def _begin_change(self) -> None:
         """Count a change; the journal hears of it if it says that the file is closed."""
         with self.lock:
             self.changes += 1
-            self.mtime_ns, self.time_was_set = time.time_ns(), False
+            self.mtime_ns = time.time_ns()
             is_closed = self.entry.state is not State.WRITING
         if is_closed:
             self.note(lambda entry: replace(entry, state=State.WRITING, reason=""))
@@ -205,6 +207,11 @@ class Draft:
             self.stale = False
             self.restarts += 1
 
+    def is_on_server(self) -> bool:
+        """Return whether the server has all of the content as it is now."""
+        with self.lock:
+            return self.entry.begun is not None and not self.stale and self.sent == self.size
+
     # -- the descriptor ------------------------------------------------------------------------------------------
 
     def acquire(self) -> None:
@@ -236,19 +243,17 @@ class Draft:
 
     def opened(self, *, writes: bool) -> bool:
         """Count one more open file of it; return False where it is too late for that: it is becoming an artifact."""
-        self.acquire()
         with self.lock:
             if self.is_gone or (writes and self.is_ending):
-                refused = True
-            else:
-                refused = False
-                self.handles += 1
-                self.writers += writes
-                if writes:
-                    self.due = None
-        if refused:
-            self.release()
-        return not refused
+                return False
+            if self._fd is None:
+                self._fd = self.folder.open_data(self.entry)
+            self._users += 1
+            self.handles += 1
+            self.writers += writes
+            if writes:
+                self.due = None
+            return True
 
     def closed(self, *, writes: bool) -> bool:
         """Count one open file less; return whether it was the last one that could write."""

@@ -16,6 +16,7 @@ Threading: any thread; one file is sent by one thread at a time (`Draft.sending`
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from typing import TypeVar
 
 from ivcapfs.catalog.asking import named
 from ivcapfs.client import Api, Uploads
+from ivcapfs.client.exchange import FileSlice, rest_of
 from ivcapfs.client.tus import Upload
 from ivcapfs.config import MIB
 from ivcapfs.errors import (
@@ -50,7 +52,7 @@ log = logging.getLogger(__name__)
 V = TypeVar("V")
 
 CHUNK = 8 * MIB
-"""Bytes of a request; so much of a file is in memory at a time."""
+"""Bytes of a request."""
 RESTARTS = 3
 """How often one flush begins anew, because the file was changed while it was sent."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
@@ -128,6 +130,7 @@ class Sender:
                 done = self._taken_up(draft)
                 if done is not None:
                     return done
+                _check_whole(draft)
                 self._bring_all(draft, announced=draft.size)
                 begun = draft.entry.begun
                 if begun is None:
@@ -163,23 +166,25 @@ class Sender:
         begun = self._begun(draft, announced)
         while begun is not None and (claimed := draft.claim(self._chunk, whole=whole)) is not None:
             start, stop = claimed
-            self._send(draft, begun, start, draft.read(stop - start, start))
+            self._send(draft, begun, FileSlice(draft.descriptor, start, stop - start))
 
-    def _send(self, draft: Draft, begun: Begun, start: int, chunk: bytes) -> None:
-        """Send one chunk, going on from wherever the server got to."""
-        upload = _upload(begun)
+    def _send(self, draft: Draft, begun: Begun, chunk: FileSlice) -> None:
+        """Send one chunk, going on from wherever the server got to; one that is changed meanwhile need not arrive."""
+        upload, start = _upload(begun), chunk.start
         is_first_try = True
 
         def bring() -> None:
             nonlocal is_first_try
             done = 0
+            if draft.stale or draft.is_gone:
+                return
             if not is_first_try:
                 done = self._uploads.offset_of(upload) - start
                 if not 0 <= done <= len(chunk):
                     raise ProtocolError(f"{draft.entry.path}: the server is at byte {start + done}, we at {start}")
             is_first_try = False
             if done < len(chunk):
-                self._uploads.bring(upload, start + done, chunk[done:] if done else chunk, self._stopped)
+                self._uploads.bring(upload, start + done, rest_of(chunk, done), self._stopped)
 
         self._patiently(draft, bring)
         draft.reached(start + len(chunk))
@@ -306,6 +311,13 @@ def is_passing(exc: IvcapfsError) -> bool:
 
 def _upload(begun: Begun) -> Upload:
     return Upload(begun.uuid, begun.url, begun.announced)
+
+
+def _check_whole(draft: Draft) -> None:
+    """See that what the server has not is here: after a power failure it may not be."""
+    there = os.fstat(draft.descriptor).st_size
+    if there < draft.size and draft.sent < draft.size:
+        raise ProtocolError(f"{draft.entry.path}: of its {draft.size} bytes the disk has {there}")
 
 
 def _goes_as(present: Entry, entry: Entry) -> bool:

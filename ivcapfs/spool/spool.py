@@ -61,7 +61,7 @@ class Spool:
     def recover(self) -> Iterator[Draft]:
         """Take over what mounts that are gone left behind, and iterate their files.
 
-        What was never closed is interrupted; of what was closed all bytes must be there.
+        What was never closed is interrupted; of what was closed all bytes must be there, or on the server.
         """
         for path in folders(self._root, self._deployment):
             folder = None if path == self._own.path else take_over(path)
@@ -105,7 +105,7 @@ def as_found(entry: Entry, size: int) -> Entry:
     if entry.state is State.WRITING:
         reason = "the mount ended before it was closed"
         return replace(entry, state=State.INTERRUPTED, reason=reason, size=size, begun=None)
-    if entry.state is State.CLOSED and entry.record is None and size != entry.size:
+    if entry.state is State.CLOSED and not (entry.record or entry.begun) and size != entry.size:
         reason = f"of its {entry.size} bytes the disk has {size}"
         return replace(entry, state=State.FAILED, reason=reason, size=size, begun=None)
     return entry

@@ -142,9 +142,12 @@ class Uploader:
             changes, is_new = draft.changes, draft.changes > draft.flushed
             wants_sending = is_new and not draft.entry.is_hidden and (draft.size > 0 or draft.entry.begun is not None)
         if is_new and changes:
-            draft.sync()
-            if wants_sending and (is_close or draft.restarts == 0):
-                self._sender.bring(draft)
+            try:
+                if wants_sending and (is_close or draft.restarts == 0):
+                    self._sender.bring(draft)
+            finally:
+                if not draft.is_on_server():
+                    draft.sync()
         with draft.lock:
             draft.flushed = max(draft.flushed, changes)
             if draft.ticket != ticket:

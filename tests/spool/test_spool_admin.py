@@ -11,7 +11,7 @@ import pytest
 
 from ivcapfs.errors import AlreadyThere, ConfigError, FileSystemError, NoSuchEntry
 from ivcapfs.spool import admin
-from ivcapfs.spool.entry import State
+from ivcapfs.spool.entry import Begun, State
 from ivcapfs.spool.folder import Owner, folders, take_over, this_host
 from ivcapfs.spool.looking import is_held, owner_of
 from ivcapfs.spool.spool import Spool
@@ -68,6 +68,16 @@ def test_a_file_that_lost_bytes_is_shown_as_failed(world: SpoolWorld) -> None:
     os.truncate(world.folder.path / f"{entry.id}.data", 3)
     world.leave()
     assert world.files()["cut.txt"].state == "failed: of its 5 bytes the disk has 3"
+
+
+def test_bytes_that_the_server_may_have_need_not_be_here(world: SpoolWorld) -> None:
+    entry = world.new("cut.txt", b"12345", begun=Begun("3f2a9c1e-7b4d-4e0a-9c58-1d6f0a2b3c4d", "http://h/1", None))
+    assert world.folder is not None
+    os.truncate(world.folder.path / f"{entry.id}.data", 3)
+    world.leave()
+    file = world.files()["cut.txt"]
+    assert file.state == "pending"
+    assert admin.wanted(file.entry, file.size) == entry
 
 
 def test_the_oldest_comes_first(world: SpoolWorld) -> None:
