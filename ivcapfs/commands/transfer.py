@@ -16,6 +16,7 @@ import click
 
 from ivcapfs.commands.access import access_options, client_of, shown
 from ivcapfs.commands.oneline import one_line_errors
+from ivcapfs.errors import ConfigError
 
 if TYPE_CHECKING:
     from ivcapfs.client import Connection
@@ -80,7 +81,7 @@ def put(
 
 @click.command()
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @JOBS
 @click.option("-r", "--recursive", is_flag=True, help="A NAME may be a folder's: get what is in it.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
@@ -103,6 +104,8 @@ def get(
     from ivcapfs.transfers.get import Getter
     from ivcapfs.transfers.notes import forget_old
 
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder: make it first, it is where the files are put")
     notes, stop, where = transfers_folder(), threading.Event(), folder.resolve()
     forget_old(notes)
     with connect(client_of(source, options)) as connection:

@@ -78,7 +78,7 @@ class LeftOver:
             ApiError, TransportError, ProtocolError: the platform does not take it.
         """
         if not self.fits(file):
-            raise ConfigError(_not_ours(file, self._connection.origin))
+            raise _not_ours(file, self._connection.origin)
         with taken(file) as folder:
             entry = entry_in(folder, file)
             size = size_of(folder, entry)
@@ -142,9 +142,9 @@ def _keep_reason(draft: Draft, exc: IvcapfsError) -> None:
     draft.note(lambda entry: replace(entry, state=State.FAILED, reason=reason))
 
 
-def _not_ours(file: Spooled, origin: str) -> str:
+def _not_ours(file: Spooled, origin: str) -> ConfigError:
     owner = file.owner
     whose = f"{owner.url}, mounted as {owner.source}" if owner and owner.source else owner.url if owner else "nobody"
     if owner is not None and owner.url == origin:
-        return f"{file.entry.path} was written by another user of {whose}: name that context with --source"
-    return f"{file.entry.path} was written for {whose}, and not for {origin}: name that with --source"
+        return ConfigError(f"it was written by another user of {whose}: name that context with --source")
+    return ConfigError(f"it was written for {whose}, and not for {origin}: name that with --source")

@@ -120,7 +120,7 @@ def test_what_no_mount_has_is_sent_by_the_command(platform: Platform, mounter: M
     assert text.split()[-2:] == ["no", "mount"]
     code, _, said = uploads(mounter, "retry", "--all")  # without the token
     assert code == 1
-    assert "was written by another user of" in said
+    assert "it was written by another user of" in said
     assert f"mounted as {platform.url}: name that context" in said
     option = f"token-file={mounter.token_file}"
     code, printed, said = uploads(mounter, "retry", "--all", "-o", option)

@@ -89,7 +89,7 @@ def test_wrong_usage(call: Caller, tmp_path: Path) -> None:
         (("put", tmp_path / "none"), 1, "does not exist"),
         (("put", tmp_path), 1, "is a folder: -r"),
         (("get", "none", tmp_path), 1, "no artifact is called none"),
-        (("get", "none", tmp_path / "none"), 2, "does not exist"),
+        (("get", "none", tmp_path / "none"), 1, "is no folder: make it first"),
         (("put", "-j", "0", tmp_path), 2, "0"),
         (("put", tmp_path, "-o", "token-file=/none"), 1, "is a folder"),
     ):
