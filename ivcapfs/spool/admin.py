@@ -25,13 +25,15 @@ from ivcapfs.spool.entry import REMOVED, Entry, State
 from ivcapfs.spool.folder import Folder, Owner, folders, take_over, this_host
 from ivcapfs.spool.looking import is_held, open_bytes, owner_of, peek
 from ivcapfs.spool.spool import as_found
-from ivcapfs.waits import never
+from ivcapfs.waits import never, now
 
 UPLOAD = "user.ivcap.upload"
 URN = "user.ivcap.id"
 SHORTEST = 8
 """Digits of an id that are shown, if they are enough."""
 POLL_SECONDS = 0.2
+STILL_SECONDS = 300.0
+"""How long a file that a mount sends may stand where it is, before nobody waits for it any longer."""
 
 Tell = Callable[[str], None]
 
@@ -153,15 +155,18 @@ def ask_retry(file: Spooled) -> None:
         os.setxattr(file.path, UPLOAD, b"retry")
 
 
-def await_outcome(file: Spooled, tell: Tell, pause: Callable[[float], None] = time.sleep) -> str:
+def await_outcome(
+    file: Spooled, tell: Tell, *, pause: Callable[[float], None] = time.sleep, clock: Callable[[], float] = now
+) -> str:
     """Wait until a file that a mount sends is an artifact; return its URN.
 
     Args:
         tell: called again and again with where it stands.
 
     Raises:
-        FileSystemError: it failed, with the reason; or it is not at its path any more.
+        FileSystemError: it failed, with the reason; or it gets no further; or it is not at its path any more.
     """
+    before, since = "", clock()
     while True:
         try:
             state = os.getxattr(file.path, UPLOAD).decode()
@@ -172,6 +177,10 @@ def await_outcome(file: Spooled, tell: Tell, pause: Callable[[float], None] = ti
                 return os.getxattr(file.path, URN).decode()  # it is an artifact
         if state.startswith(("failed", "interrupted", "local")):
             raise FileSystemError(f"{file.path} was not sent: {state}")
+        if state != before:
+            before, since = state, clock()
+        elif clock() > since + STILL_SECONDS:
+            raise FileSystemError(f"{file.path} gets no further ({state}): it is not waited for, the mount goes on")
         tell(state)
         pause(POLL_SECONDS)
 

@@ -15,6 +15,7 @@ from ivcapfs.spool.entry import Begun, State
 from ivcapfs.spool.folder import Owner, folders, take_over, this_host
 from ivcapfs.spool.looking import is_held, owner_of
 from ivcapfs.spool.spool import Spool
+from tests.fakes import FakeClock
 from tests.spool.spoolworld import URL, SpoolWorld, of_another_host
 
 
@@ -218,3 +219,46 @@ def test_a_path_that_is_another_file_now_is_not_touched(world: SpoolWorld, tmp_p
         admin.discard(nowhere)
     with pytest.raises(FileSystemError, match="does not tell"):
         admin.await_outcome(nowhere, print)
+
+
+def test_a_file_that_gets_no_further_is_not_waited_for(world: SpoolWorld, tmp_path: Path) -> None:
+    world.new("a", b"1")
+    (tmp_path / "artifacts").mkdir()
+    path = tmp_path / "artifacts" / "a"
+    path.touch()
+    file = world.files()["a"]
+    assert file.owner is not None
+    here = replace(file, owner=replace(file.owner, mountpoint=str(tmp_path)))
+    clock, told = FakeClock(), []
+
+    def pause(seconds: float) -> None:
+        clock.advance(100.0)
+        if len(told) < 10:  # it gets on for a long time
+            os.setxattr(path, admin.UPLOAD, f"uploading {len(told)}%".encode())
+
+    os.setxattr(path, admin.UPLOAD, b"pending")
+    with pytest.raises(FileSystemError, match=r"gets no further \(uploading 9%\)"):
+        admin.await_outcome(here, told.append, pause=pause, clock=clock)
+    assert told[:3] == ["pending", "uploading 1%", "uploading 2%"]
+    assert told.count("uploading 9%") == 4
+
+
+def test_the_outcome_of_a_file_that_a_mount_sends(world: SpoolWorld, tmp_path: Path) -> None:
+    world.new("a", b"1")
+    (tmp_path / "artifacts").mkdir()
+    path = tmp_path / "artifacts" / "a"
+    path.touch()
+    file = world.files()["a"]
+    assert file.owner is not None
+    here = replace(file, owner=replace(file.owner, mountpoint=str(tmp_path)))
+
+    def becomes_an_artifact(seconds: float) -> None:
+        os.removexattr(path, admin.UPLOAD)
+        os.setxattr(path, admin.URN, b"urn:ivcap:artifact:1")
+
+    os.setxattr(path, admin.UPLOAD, b"pending")
+    assert admin.await_outcome(here, print, pause=becomes_an_artifact) == "urn:ivcap:artifact:1"
+    for state in (b"failed: why", b"interrupted: why"):
+        os.setxattr(path, admin.UPLOAD, state)
+        with pytest.raises(FileSystemError, match=r"was not sent: .*: why"):
+            admin.await_outcome(here, print)
