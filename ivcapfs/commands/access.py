@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ivcapfs.commands.completion import complete_options
+from ivcapfs.commands.completion import complete_options, complete_sources
 
 if TYPE_CHECKING:
     from ivcapfs.config import ClientSettings
@@ -28,8 +28,9 @@ def access_options(command: F) -> F:
         help="As for mount: token-file, token-command, allow-http, timeout.",
     )  # fmt: skip
     source = click.option(
-        "--source", metavar="SOURCE", help="The deployment: its URL, or a context of the ivcap program, as for mount."
-    )
+        "--source", metavar="SOURCE", shell_complete=complete_sources,
+        help="The deployment: its URL, or a context of the ivcap program, as for mount.",
+    )  # fmt: skip
     return source(options(command))
 
 

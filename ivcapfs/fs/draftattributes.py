@@ -23,8 +23,8 @@ from ivcapfs.spool.mime import HEAD, mime_type
 from ivcapfs.waits import Check
 
 UPLOAD = "user.ivcap.upload"
-"""Where a new file stands. Set to ``retry`` a failed one is sent after all; set to ``now`` on the status file, nothing
-settles any longer."""
+"""Where a new file stands. Set to ``retry`` a failed one is sent after all; set to ``now`` on the status file, what is
+closed settles no longer."""
 
 
 class DraftAttributes:

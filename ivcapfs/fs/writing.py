@@ -142,6 +142,7 @@ class WritingOperations(Operations):
             self._writer.closed(file.draft)
         else:
             file.draft.closed(writes=False)
+        self._writer.drop_hidden(file.draft)
         return None
 
     # -- names ---------------------------------------------------------------------------------------------------

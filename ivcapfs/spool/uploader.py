@@ -158,7 +158,7 @@ class Uploader:
                 draft.closed_at = max(draft.closed_at, changes)
             size, mtime_ns = draft.size, draft.mtime_ns
         if is_final and not draft.is_gone and draft.entry.state in (State.WRITING, State.CLOSED):
-            draft.note(_closed(size, mtime_ns), durable=changes > 0)
+            draft.note(_closed(draft, size, mtime_ns), durable=changes > 0)
 
     def _advance(self, draft: Draft) -> None:
         """Runs on the pool."""
@@ -181,11 +181,11 @@ class Uploader:
     def note_closed(self, draft: Draft, size: int, mtime_ns: int) -> None:
         """Write into the journal that a file is closed, so that it becomes an artifact whatever happens."""
         try:
-            draft.note(_closed(size, mtime_ns))
+            draft.note(_closed(draft, size, mtime_ns))
         except IvcapfsError as exc:
             log.error("%s: the journal cannot be written: %s", draft.entry.path, exc)
             with draft.lock:
-                draft.entry = _closed(size, mtime_ns)(draft.entry)
+                draft.entry = _closed(draft, size, mtime_ns)(draft.entry)
 
     def complete_later(self, draft: Draft, *, at_once: bool = False) -> None:
         """Complete a closed file after the settling time; hidden ones stay."""
@@ -207,10 +207,10 @@ class Uploader:
         entries = [draft.entry for draft in self._drafts.all()]
         return sum(entry.state is State.CLOSED and not entry.is_hidden for entry in entries)
 
-    def hurry(self) -> None:
-        """Settle no longer: what is closed is completed now."""
+    def hurry(self, *, for_good: bool = False) -> None:
+        """What is closed is completed now; `for_good`: also what will be closed from now on."""
         with self._condition:
-            self._hurried = True
+            self._hurried = self._hurried or for_good
             waiting = [draft for _, _, draft in self._due]
             self._due.clear()
             for draft in waiting:
@@ -240,7 +240,10 @@ class Uploader:
                 if self._closing:
                     return
                 due, _, draft = heapq.heappop(self._due)
-                if draft.due != due or draft in self._busy:
+                if draft.due != due:
+                    continue
+                if draft in self._busy:  # perhaps in its last moments, in which nobody looks at what is due
+                    self._schedule(draft, FIRST_RETRY)
                     continue
                 self._busy.add(draft)
             try:
@@ -309,7 +312,7 @@ class Uploader:
         with draft.lock:
             size, mtime_ns = draft.size, draft.mtime_ns
         try:
-            draft.note(lambda entry: replace(entry, state=state, reason=reason, size=size, mtime_ns=mtime_ns))
+            draft.note(_in_state(draft, state, size, mtime_ns, reason))
         except IvcapfsError as exc:
             log.error("%s: the journal cannot be written: %s", draft.entry.path, exc)
 
@@ -324,7 +327,7 @@ class Uploader:
             with draft.lock:
                 size = os.fstat(draft.descriptor).st_size
                 mtime_ns = draft.mtime_ns
-            draft.note(_closed(size, mtime_ns))
+            draft.note(_closed(draft, size, mtime_ns))
         finally:
             draft.release()
         with self._condition:
@@ -332,5 +335,16 @@ class Uploader:
         self.complete_later(draft, at_once=True)
 
 
-def _closed(size: int, mtime_ns: int) -> Callable[[Entry], Entry]:
-    return lambda entry: replace(entry, state=State.CLOSED, size=size, mtime_ns=mtime_ns, reason="")
+def _closed(draft: Draft, size: int, mtime_ns: int) -> Callable[[Entry], Entry]:
+    return _in_state(draft, State.CLOSED, size, mtime_ns)
+
+
+def _in_state(draft: Draft, state: State, size: int, mtime_ns: int, reason: str = "") -> Callable[[Entry], Entry]:
+    """Return what makes an entry tell that a file is not written any more, and no more of an upload that is stale:
+    after a crash nobody would know that, and go on with it."""
+
+    def change(entry: Entry) -> Entry:
+        begun = None if draft.stale else entry.begun
+        return replace(entry, state=state, reason=reason, size=size, mtime_ns=mtime_ns, begun=begun)
+
+    return change

@@ -1,8 +1,8 @@
 """Files of this machine become artifacts: which ones under which names, and sending one so that it can be gone on with.
 
 Used by ``ivcapfs put``. The size of a file is known, so it is announced at the beginning; its bytes are read while they
-are sent, a chunk at a time. Before the last chunk goes, the file must still be as it was at the beginning: what was
-changed meanwhile never becomes an artifact.
+are sent. Before the last of them go, the file must still be as it was at the beginning: what was changed meanwhile
+never becomes an artifact.
 
 A note (`notes`) has the record that was begun, so that the next ``put`` of the same unchanged file goes on from where
 the server has got to. Of a file that is complete it is kept until all files of the command are: who repeats a command
@@ -24,16 +24,28 @@ from typing import Any
 from ivcapfs.catalog.memberships import Memberships
 from ivcapfs.catalog.store import store_name
 from ivcapfs.client import Connection, Upload
+from ivcapfs.client.exchange import Body, FileSlice
 from ivcapfs.client.retry import Stopped, never_stopped
 from ivcapfs.config import MIB
-from ivcapfs.errors import Closing, ConfigError, DeadlineExceeded, FileSystemError, NotFound, ProtocolError, TooLarge
+from ivcapfs.errors import (
+    Closing,
+    ConfigError,
+    DeadlineExceeded,
+    FileSystemError,
+    NotFound,
+    ProtocolError,
+    TooLarge,
+    TransportError,
+)
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
 from ivcapfs.spool.draft import LARGEST
 from ivcapfs.spool.mime import HEAD, mime_type
 from ivcapfs.transfers.notes import Note
 
 CHUNK = 8 * MIB
-"""Bytes of a request; so much of each file is in memory at a time."""
+"""Bytes of a request."""
+TAIL = MIB
+"""Bytes at the end that are sent last, and read into memory before: only these can still make a file an artifact."""
 READY_SECONDS = 60.0
 READY_POLL, LONGEST_READY_POLL = 0.02, 1.0
 
@@ -149,6 +161,7 @@ class Putter:
         policy: str | None = None,
         collection: str | None = None,
         chunk: int = CHUNK,
+        tail: int = TAIL,
         stopped: Stopped = never_stopped,
     ) -> None:
         self._connection = connection
@@ -158,6 +171,7 @@ class Putter:
         self._collection = collection
         self._memberships = Memberships(connection.api)
         self._chunk = chunk
+        self._tail = tail
         self._stopped = stopped
 
     def put(self, file: Sending, tell: Tell = lambda done: None) -> ArtifactRecord:
@@ -228,13 +242,23 @@ class Putter:
         return upload, 0
 
     def _send(self, upload: Upload, file: Sending, fd: int, state: dict[str, int], offset: int, tell: Tell) -> None:
+        """Send what the server has not. The last bytes are looked at only when all others are there, and go last."""
         size = state["size"]
+        body: Body
         while offset < size:
-            chunk = _read(fd, min(self._chunk, size - offset), offset)
-            if not chunk or offset + len(chunk) == size:
+            length = min(self._chunk, max(size - self._tail - offset, 0))
+            if length:
+                body = FileSlice(fd, offset, length)
+            else:
+                body = _read(fd, size - offset, offset)
+                length = len(body)
                 self._check_unchanged(file, fd, state)
-            self._connection.uploads.bring(upload, offset, chunk, self._stopped)
-            offset += len(chunk)
+            try:
+                self._connection.uploads.bring(upload, offset, body, self._stopped)
+            except (OSError, TransportError):
+                self._check_unchanged(file, fd, state)  # it may have become shorter
+                raise
+            offset += length
             tell(offset)
 
     def _check_unchanged(self, file: Sending, fd: int, state: dict[str, int]) -> None:

@@ -176,13 +176,16 @@ class Faults:
     Attributes:
         rule: for each request: None lets it pass, else an ASGI application answers instead.
         seen: (method, path, headers) of every request.
+        app: the application itself, for rules that let it answer and change what comes of that.
     """
 
     rule: Callable[[dict[str, Any]], Any] = lambda scope: None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    app: Any = None
 
     def wrap(self, app: Any) -> Any:
         """Return the application with the faults around it."""
+        self.app = app
 
         async def faulty(scope: dict[str, Any], receive: Any, send: Any) -> None:
             if scope["type"] != "http":

@@ -155,14 +155,14 @@ def test_memory_is_bounded(call: Caller, world: TransferWorld, tmp_path: Path) -
     size = 400 * MIB
     path = world.file("big", b"")
     os.truncate(path, size)
-    script = (
-        "import resource, sys; from ivcapfs.cli import main\n"
+    script = (  # not getrusage(2): what that tells begins with the memory of whoever started the process
+        "import re, sys; from ivcapfs.cli import main\n"
         "try: main(sys.argv[1:])\n"
-        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+        "finally: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
     )
     for words in (("put", str(path)), ("get", "big", str(tmp_path))):
         command = [sys.executable, "-c", script, *words]
         result = subprocess.run(command, env=call.env, capture_output=True, text=True, timeout=110, check=False)
         assert result.returncode == 0, result.stderr
-        assert int(result.stderr.split()[-1]) < 200
+        assert int(result.stderr.split()[-1]) < 120 * 1024
     assert (tmp_path / "big").stat().st_size == size
