@@ -94,11 +94,7 @@ class Spooled:
 
 
 def spooled(root: Path) -> list[Spooled]:
-    """Return all new files of a spool, the oldest first; none where there is no spool.
-
-    Raises:
-        ConfigError: the spool is not this user's own.
-    """
+    """Return all new files of a spool, the oldest first; none where there is no spool, or none of this user's own."""
     found = [each for path in folders(root) for each in _in_folder(path)]
     return sorted(found, key=lambda each: (each.entry.created, each.entry.id))
 
@@ -110,8 +106,8 @@ def _in_folder(path: Path) -> Iterator[Spooled]:
             continue
         try:
             fd = open_bytes(path, entry)
-        except FileSystemError:
-            continue  # it has become an artifact just now
+        except (FileSystemError, ConfigError):
+            continue  # it has become an artifact just now, and perhaps its mount is gone, too
         size = os.fstat(fd).st_size
         os.close(fd)
         yield Spooled(entry if held else as_found(entry, size), path, owner, held, size)
