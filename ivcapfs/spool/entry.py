@@ -18,6 +18,8 @@ from ivcapfs.errors import ProtocolError
 VERSION = 1
 ARTIFACTS = "artifacts"
 COLLECTIONS = "collections"
+REMOVED = ".fuse_hidden"
+"""How the names begin that libfuse gives to files that were removed while they are open."""
 
 
 class State(enum.StrEnum):
