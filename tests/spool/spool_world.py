@@ -104,8 +104,8 @@ class FakeDeployment:
 
         def work() -> None:
             found = self._upload(upload.uuid)
-            if len(found.data) != length:
-                raise Conflict("another length", status=409)
+            if len(found.data) != length or found.is_ready:
+                raise Conflict("another length, or complete already", status=409)
             found.size, found.is_ready = length, True
 
         self._call("finish", length, work)

@@ -73,11 +73,13 @@ def test_a_failure_at_each_call(
 @pytest.mark.parametrize(
     "error", [BROKEN, ConnectFailed("x"), Unavailable("x", status=503), ServerFault("x", status=500)], ids=repr
 )
-def test_what_passes_is_waited_for(spooled: Spooled, error: Exception) -> None:
-    for call in ("begin", "bring", "offset_of", "finish"):
-        spooled.deployment.faults[call] = [Fault(error), Fault(error)]
-    spooled.sender().complete(spooled.draft(CONTENT))
+@pytest.mark.parametrize("done", [False, True], ids=["lost request", "lost answer"])
+def test_what_passes_is_waited_for(spooled: Spooled, error: Exception, done: bool) -> None:
+    for call in ("begin", "bring", "offset_of"):
+        spooled.deployment.faults[call] = [Fault(error, done), Fault(error)]
+    send(spooled, spooled.draft(CONTENT))
     assert spooled.deployment.ready() == [("data.bin", CONTENT)]
+    assert spooled.deployment.received == len(CONTENT)
 
 
 @pytest.mark.parametrize("error", [NotPermitted("x", status=403), StorageFull("x", status=507)])
