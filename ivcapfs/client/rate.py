@@ -8,6 +8,9 @@ from __future__ import annotations
 from ivcapfs.config import Limits
 from ivcapfs.errors import DeadlineExceeded
 
+MOST_SILENCES = 2
+"""After each of so many another connection is tried."""
+
 
 class TooSlow(DeadlineExceeded):
     """The transfer is under the least rate; unlike a single late read, this is not worth another try."""
@@ -26,6 +29,7 @@ class LeastRate:
         self._least = limits.least_rate
         self._seconds = 0.0
         self._bytes = 0
+        self._silences = 0
 
     def waited(self, seconds: float, gained: int) -> None:
         """Take note of one wait.
@@ -39,4 +43,17 @@ class LeastRate:
             return
         if self._bytes < self._least * self._seconds:
             raise TooSlow(f"{self._bytes} bytes in {self._seconds:.0f} s, under {self._least} B/s")
-        self._seconds, self._bytes = 0.0, 0
+        self._seconds, self._bytes, self._silences = 0.0, 0, 0
+
+    def silent(self, seconds: float) -> None:
+        """Take note of a wait that brought nothing until its bound. Another connection may help, but not for ever: with
+        half of what is missing before each silence, a transfer would never end.
+
+        Raises:
+            TooSlow: it is the third time without a good window in between; or as `waited`.
+        """
+        silences = self._silences + 1
+        self.waited(seconds, 0)
+        if silences > MOST_SILENCES:
+            raise TooSlow(f"nothing for {seconds:.0f} s, and that {silences} times")
+        self._silences = silences
