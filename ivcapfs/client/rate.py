@@ -8,8 +8,8 @@ from __future__ import annotations
 from ivcapfs.config import Limits
 from ivcapfs.errors import DeadlineExceeded
 
-MOST_SILENCES = 2
-"""After each of so many another connection is tried."""
+MOST_SILENCES = 1
+"""After so many another connection is tried."""
 
 
 class TooSlow(DeadlineExceeded):
@@ -50,7 +50,7 @@ class LeastRate:
         half of what is missing before each silence, a transfer would never end.
 
         Raises:
-            TooSlow: it is the third time without a good window in between; or as `waited`.
+            TooSlow: it is the second time without a good window in between; or as `waited`.
         """
         silences = self._silences + 1
         self.waited(seconds, 0)

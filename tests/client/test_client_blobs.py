@@ -321,7 +321,7 @@ def test_one_that_falls_silent_again_and_again_is_given_up_although_each_answer_
         with client(origin.url, limits=replace(LIMITS, idle=0.3, least_rate=1)) as connection:
             with pytest.raises(errors.DeadlineExceeded):
                 read(connection)
-        assert len(blob_requests(origin)) == 3
+        assert len(blob_requests(origin)) == 2
 
 
 @pytest.mark.parametrize("form", ["cut off", "short range"])

@@ -277,7 +277,10 @@ def _value(change: Callable[[dict[str, Any]], object]) -> Spoil:
     """Change the object that was answered, in place; a refusal stays as it is."""
 
     def spoil(line: Line, request: Request, answer: Answer) -> None:
-        value = json.loads(answer.body or b"{}")
+        try:
+            value = json.loads(answer.body or b"{}")
+        except ValueError:  # a content, which somebody still reads
+            line.hang_up()
         change(value)
         line.answer(answer.but(json.dumps(value).encode()))
 
