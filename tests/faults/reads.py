@@ -58,7 +58,7 @@ SIZE = 300_000
 SIZES = (1, 4096, 20_000, 65_536, SIZE)
 GRACE = 1.0
 """Seconds beyond the deadline after which a call counts as hanging."""
-WORKERS = 10
+WORKERS = 6
 DECLARED = frozenset(errnos.ERRNOS.values())
 
 LASTING = frozenset({errno.ESTALE})
@@ -66,6 +66,9 @@ LASTING = frozenset({errno.ESTALE})
 
 NEVER_OF_LISTS = frozenset({errno.ENOENT})
 """A server that has lost its lists does not make their entries disappear."""
+KEPT = 1000
+"""A list or a search that failed is not asked for again at once: so many faults before may explain its errno."""
+
 World = Callable[[str, str, Path], AbstractContextManager[tuple[FileSystem, Callable[[], list[str]]]]]
 
 
@@ -135,7 +138,7 @@ class Worker:
         self._lists = lists
         self._kind = kinds[0]
         self._before: dict[str, frozenset[int]] = defaultdict(frozenset)  # what earlier faults still explain
-        self._failed: deque[frozenset[int]] = deque(maxlen=world.remembers)
+        self._failed: deque[frozenset[int]] = deque(maxlen=KEPT)
 
     def work(self, enough: Callable[[], bool]) -> None:
         """Go on until there were enough faults."""
@@ -316,7 +319,8 @@ def run(
         def enough() -> bool:
             return server.total() >= faults or time.monotonic() > end
 
-        _together([lambda worker=worker: worker.work(enough) for worker in workers])
+        with _late_wakes() as late:
+            _together([lambda worker=worker: worker.work(enough) for worker in workers])
         injected = server.injected()
         report.undeclared += unexpected()
     return {
@@ -329,12 +333,33 @@ def run(
         "errno": dict(sum(report.told.values(), Counter()).most_common()),
         "deadline_s": filesystem.deadline,
         "slowest_s": round(report.slowest, 2),
+        "latest_wake_s": round(max(late), 2),
         "wrong": len(report.wrong),
         "hangs": len(report.hangs),
         "undeclared": len(report.undeclared),
         "examples": (report.wrong[:5] + report.hangs[:10] + report.undeclared[:10]),
         "by_kind": {name: {"injected": injected[name], **report.told[name]} for name in sorted(injected)},
     }
+
+
+@contextlib.contextmanager
+def _late_wakes() -> Iterator[list[float]]:
+    """How much later than asked for a thread was woken meanwhile, in seconds: what the machine adds to every wait."""
+    late, over = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            over.wait(0.05)
+            late.append(time.monotonic() - began - 0.05)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield late
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _together(works: list[Callable[[], None]]) -> None:

@@ -49,12 +49,10 @@ class FileSystem(Protocol):
     Attributes:
         deadline: seconds that one callback may wait.
         largest: bytes of a read that is surely one callback.
-        remembers: how many faults may pass while a list that failed is not asked for again.
     """
 
     deadline: float
     largest: int
-    remembers: int
 
     def size(self, path: str) -> int:
         """stat(2)."""
@@ -110,7 +108,6 @@ class Floor:
 
     deadline = DEADLINE
     largest = 1 << 30
-    remembers = 8
 
     def __init__(self, url: str, token: str, disk: Path | None = None) -> None:
         self._pool = ThreadPoolExecutor(64)
@@ -188,7 +185,6 @@ class Mounted:
 
     deadline = 2 * MOUNT_DEADLINE  # of what it could not read ahead, the kernel asks a second time
     largest = 64 * KIB
-    remembers = 10_000
 
     def __init__(self, root: Path) -> None:
         self._root = root
