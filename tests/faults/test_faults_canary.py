@@ -1,4 +1,4 @@
-"""Some hundred ways to be sent elsewhere; leaks that the harness must find (long: ``python -m tests.faults.canary``)."""
+"""Some hundred ways to be sent elsewhere, and leaks that the harness must find (``python -m tests.faults.canary``)."""
 
 from __future__ import annotations
 
