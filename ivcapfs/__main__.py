@@ -1,5 +1,5 @@
 """``python -m ivcapfs``: the same as the console script."""
 
-from ivcapfs.cli import main
+from ivcapfs.entry import main
 
-main(prog_name="ivcapfs")
+main()

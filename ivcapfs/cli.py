@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ivcapfs import __version__
-from ivcapfs.commands.completion import complete_folders, complete_options, completion
+from ivcapfs.commands.completion import complete_options, complete_words, completion
 from ivcapfs.commands.doctor import doctor
 from ivcapfs.commands.helperlink import install_helper
 from ivcapfs.commands.mounts import list_mounts, umount
 from ivcapfs.commands.oneline import one_line_errors
+from ivcapfs.commands.transfer import get, put
+from ivcapfs.commands.uploads import uploads
 from ivcapfs.config import parse_size, read_token
 from ivcapfs.errors import ConfigError
 from ivcapfs.options import OPTIONS, mount_settings
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 @main.command(epilog="\b\nOptions for -o:\n" + "\n".join(f"  {name:<18}{text}" for name, text in OPTIONS.items()))
-@click.argument("words", metavar="[SOURCE] MOUNTPOINT", nargs=-1, required=True, shell_complete=complete_folders)
+@click.argument("words", metavar="[SOURCE] MOUNTPOINT", nargs=-1, required=True, shell_complete=complete_words)
 @click.option(
     "-o", "options", metavar="OPT[,OPT…]", multiple=True, help="Mount options, see below.",
     shell_complete=complete_options,
@@ -170,5 +172,5 @@ def clear(folder: Path) -> None:
     click.echo(f"{diskadmin.clear(folder)} blocks removed")
 
 
-for command in (umount, list_mounts, doctor, install_helper, completion):
+for command in (umount, list_mounts, uploads, put, get, doctor, install_helper, completion):
     main.add_command(command)

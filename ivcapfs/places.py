@@ -1,7 +1,9 @@
-"""Where things of a user are on this machine: what runs, what is logged, and the service manager's socket.
+"""Where things of a user are on this machine: what runs, what is logged, which contexts there are, and the service
+manager's socket.
 
 Used by `ivcapfs.fs` and by the commands. Like `ivcapfs.config` it reads the environment, and works without any:
-mount(8) at boot has no HOME. Pure, but for the environment and the name of the user's home folder.
+mount(8) at boot has no HOME. Pure, but for the environment, the name of the user's home folder,
+and the file of contexts.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
+
+from ivcapfs import contexts
+from ivcapfs.errors import ConfigError
 
 SYSTEM_RUNTIME = Path("/run/ivcapfs")
 SYSTEM_LOGS = Path("/var/log/ivcapfs")
@@ -45,6 +50,15 @@ def notify_socket(environ: Mapping[str, str] = os.environ) -> str | None:
     """Return the address at which systemd waits to hear that a service is ready (sd_notify(3)), if it does."""
     given = environ.get("NOTIFY_SOCKET", "")
     return given if given.startswith(("/", "@")) else None
+
+
+def known_contexts(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the names of the `ivcap` program's contexts with their URLs; none where its file cannot be read."""
+    file = contexts.location(environ)
+    try:
+        return {each.name: each.url for each in contexts.parse(contexts.read_text(file), file).all}
+    except ConfigError:
+        return {}
 
 
 def _home(environ: Mapping[str, str]) -> Path:

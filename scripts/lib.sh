@@ -27,8 +27,10 @@ packages_server=(fuse3:fusermount3 attr:getfattr)
 packages_bench=("${packages_server[@]}" nginx-light:nginx rclone:rclone fio:fio curl:curl openssl:openssl
   libfuse2:libfuse.so.2)
 # shellcheck disable=SC2034
+packages_image=(buildah:buildah debootstrap:debootstrap procps:ps)
+# shellcheck disable=SC2034
 packages_test=("${packages_server[@]}" rsync:rsync sqlite3:sqlite3 unzip:unzip zip:zip file:file procps:ps git:git util-linux-extra:fincore
-  openssl:openssl systemd:systemd-analyze)
+  openssl:openssl systemd:systemd-analyze zsh:zsh fish:fish)
 
 have() { type -P -- "$1" >/dev/null; }
 have_library() { PATH=$PATH:/sbin ldconfig -p | grep -wF -e "$1" >/dev/null; }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from ivcapfs.cli import main
 from ivcapfs.commands import helperlink, manual, mounthelper
 from ivcapfs.errors import ConfigError
 from ivcapfs.options import OPTIONS
+from tests.fakes import wait_until
+from tests.loginworld import write_contexts
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "ivcapfs.1"
@@ -68,17 +72,144 @@ def test_the_shells_take_their_script(shell: str, tmp_path: Path) -> None:
         subprocess.run([shell, "-n", tmp_path / "script"], check=True)
 
 
-def test_bash_completes_with_the_script(tmp_path: Path) -> None:
-    program = tmp_path / "ivcapfs"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m ivcapfs "$@"\n')
-    program.chmod(0o755)
-    script = (
-        f"PATH={tmp_path}:$PATH; source <(ivcapfs completion bash); COMP_WORDS=(ivcapfs docto); COMP_CWORD=1; "
-        '_ivcapfs_completion ivcapfs; echo "${COMPREPLY[@]}"'
-    )
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert result.stdout == "doctor\n"
+class Home:
+    """A user who has `ivcapfs` on the path and contexts, and has put the completion script where the shell looks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        program = folder / "ivcapfs"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m ivcapfs "$@"\n')
+        program.chmod(0o755)
+        write_contexts(folder / "ivcap-cli" / "config.yaml", "https://gov.example", "a.b.c", "r")
+        (folder / "here" / "gone").mkdir(parents=True)
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")} | {
+            "HOME": str(folder),
+            "XDG_CONFIG_HOME": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def install(self, shell: str, name: str) -> None:
+        """Put the shell's script into a file below the home folder."""
+        command = [self.folder / "ivcapfs", "completion", shell]
+        script = subprocess.run(command, env=self.env, capture_output=True, text=True, check=True).stdout
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(script)
+
+    def bash(self, line: str) -> set[str]:
+        """Return what bash offers for the last word of a line."""
+        self.install("bash", "script")
+        words = line.split(" ")
+        script = (
+            f'source {self.folder}/script; COMP_WORDS=("$@"); COMP_CWORD={len(words) - 1}; '
+            'compopt() { :; }; _ivcapfs_completion ivcapfs; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        result = subprocess.run(
+            ["bash", "--norc", "-c", script, "bash", *words], env=self.env, capture_output=True, text=True, check=True
+        )
+        return set(result.stdout.splitlines())
+
+    def fish(self, line: str) -> set[str]:
+        """Return what fish offers, whose `complete -C` is what TAB shows."""
+        self.install("fish", "fish/completions/ivcapfs.fish")
+        command = ["fish", "-c", f"complete -C '{line}'"]
+        result = subprocess.run(
+            command, env=self.env, cwd=self.folder / "here", capture_output=True, text=True, check=True
+        )
+        assert result.stderr == ""
+        return {found.partition("\t")[0] for found in result.stdout.splitlines()}
+
+    def zsh(self, line: str) -> str:
+        """Return the line as it is after TAB, in a terminal: zsh completes nowhere else."""
+        self.install("zsh", "functions/_ivcapfs")
+        (self.folder / ".zshrc").write_text(
+            f"""
+unset zle_bracketed_paste
+fpath=({self.folder}/functions $fpath); autoload -Uz compinit; compinit -u -D
+report() {{ print -r -- "$BUFFER" >{self.folder}/line.new; mv {self.folder}/line.new {self.folder}/line; exit }}
+zle -N report; bindkey '^X' report; bindkey '^I' expand-or-complete
+zle-line-init() {{ print >{self.folder}/begun }}; zle -N zle-line-init
+"""
+        )
+        for name in ("line", "begun"):
+            (self.folder / name).unlink(missing_ok=True)
+        terminal, inner = os.openpty()
+        started = subprocess.Popen(
+            ["zsh", "-i"],
+            env=self.env | {"ZDOTDIR": str(self.folder), "TERM": "dumb"},
+            cwd=self.folder / "here",
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+        )
+        os.close(inner)
+        shown = threading.Thread(target=drain, args=(terminal,))
+        shown.start()
+        try:
+            wait_until((self.folder / "begun").exists)
+            os.write(terminal, f"{line}\t\x18".encode())
+            wait_until((self.folder / "line").exists)
+        finally:
+            started.kill()
+            started.wait()
+            shown.join()
+            os.close(terminal)
+        return (self.folder / "line").read_text().rstrip("\n")
+
+
+def drain(terminal: int) -> None:
+    """Read what a terminal shows until nobody writes there any more."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+needs = {
+    shell: pytest.mark.skipif(shutil.which(shell) is None, reason=f"there is no {shell}") for shell in ("zsh", "fish")
+}
+
+OFFERED = [
+    ("ivcapfs mo", {"mount"}),
+    ("ivcapfs mount go", {"gov"}),
+    ("ivcapfs doctor oth", {"other"}),
+    ("ivcapfs mount -o debug,allow_o", {"debug,allow_other"}),
+]
+
+
+@pytest.mark.parametrize(("line", "offered"), OFFERED)
+def test_bash_completes_with_the_script(line: str, offered: set[str], tmp_path: Path) -> None:
+    assert Home(tmp_path).bash(line) == offered
+
+
+@needs["fish"]
+@pytest.mark.parametrize(("line", "offered"), [*OFFERED, ("ivcapfs mount gov go", {"gone/"})])
+def test_fish_completes_with_the_script(line: str, offered: set[str], tmp_path: Path) -> None:
+    found = Home(tmp_path).fish(line)
+    assert found - {"gone/"} == offered - {"gone/"} and offered <= found
+
+
+@needs["zsh"]
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("ivcapfs mo", "ivcapfs mount "),
+        ("ivcapfs mount gov", "ivcapfs mount gov "),
+        ("ivcapfs mount oth", "ivcapfs mount other "),
+        ("ivcapfs mount gov go", "ivcapfs mount gov gone/"),
+        ("ivcapfs doctor go", "ivcapfs doctor gov "),
+        ("ivcapfs mount -o debug,allow_o", "ivcapfs mount -o debug,allow_other "),
+    ],
+)
+def test_zsh_completes_with_the_script(line: str, completed: str, tmp_path: Path) -> None:
+    assert Home(tmp_path).zsh(line) == completed
+
+
+def test_a_file_of_contexts_that_cannot_be_read_offers_none(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    (tmp_path / "ivcap-cli" / "config.yaml").write_text("contexts: [")
+    assert home.bash("ivcapfs doctor go") == {""}
 
 
 @pytest.mark.parametrize(

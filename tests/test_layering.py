@@ -11,15 +11,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
-    *("errors", "models", "waits", "privatefolder", "hosts", "secret", "memory", "contexts", "config", "places"),
-    *("client", "cache", "catalog", "spool", "fs", "server", "options", "doctor", "statusreport", "demo"),
-    *("commands", "cli"),
+    *("firstprocess", "errors", "models", "waits", "privatefolder", "hosts", "secret", "memory", "contexts"),
+    *("config", "places", "client", "cache", "catalog", "spool", "transfers", "fs", "server", "options"),
+    *("doctor", "statusreport", "demo", "commands", "cli", "entry"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}
 ENVIRONMENT = {
     "ivcapfs.config": "reads it",
     "ivcapfs.places": "reads where the user's folders are",
+    "ivcapfs.client.tokencommand": "hands it on to the program that it starts",
     "ivcapfs.demo.processes": "hands it on to the processes that it starts",
 }
 """Who touches the environment, besides the binding, which says there which libfuse is to be loaded."""
@@ -108,7 +109,7 @@ def test_the_server_uses_of_the_package_nothing_above_its_settings() -> None:
         ("uvicorn", {"server"}),
         ("sqlite3", {"catalog", "server", "demo"}),
         ("click", {"cli", "commands"}),
-        ("rich", {"cli", "demo", "statusreport"}),
+        ("rich", {"cli", "commands", "demo", "statusreport"}),
     ],
 )
 def test_each_library_has_its_place(library: str, where: set[str]) -> None:

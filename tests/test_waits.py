@@ -10,7 +10,7 @@ import pytest
 
 from ivcapfs.errors import Closing, DeadlineExceeded, Interrupted
 from ivcapfs.waits import InTurn, never
-from tests.fakes import PATIENCE, Background, wait_until
+from tests.fakes import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def test_work_that_fails_holds_up_nobody(pool: ThreadPoolExecutor) -> None:
         failed.result(PATIENCE)
 
 
-def test_work_whose_caller_gave_up_before_its_turn_is_not_done(pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("another_comes", [True, False])
+def test_work_whose_caller_gave_up_before_its_turn_is_not_done(another_comes: bool) -> None:
+    pool = ThreadPoolExecutor(1)
     turns, gate, done = InTurn[str](pool), Gate(), list[str]()
     first = turns.run("k", gate)
     assert gate.begun.wait(PATIENCE)
@@ -70,10 +72,11 @@ def test_work_whose_caller_gave_up_before_its_turn_is_not_done(pool: ThreadPoolE
         turns.wait("k", lambda: done.append("interrupted"), interrupted, PATIENCE, "the test")
     with pytest.raises(DeadlineExceeded):
         turns.wait("k", lambda: done.append("too late"), never, 0.0, "the test")
-    last = Background(turns.wait, "k", lambda: done.append("waited"), never, PATIENCE, "the test")
+    if another_comes:
+        turns.run("k", lambda: done.append("waited for"))
     gate.open.set()
-    last.result()
-    assert (first.result(PATIENCE), done) == ("done", ["waited"])
+    pool.shutdown()  # waits for its one thread
+    assert (first.result(), done) == ("done", ["waited for"] if another_comes else [])
 
 
 def test_what_has_begun_goes_on_when_its_caller_is_gone(pool: ThreadPoolExecutor) -> None:

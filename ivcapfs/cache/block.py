@@ -2,16 +2,24 @@
 
 Used by the reader, which makes blocks and copies out of them, and by the transfers, which fill them from the front.
 
-Threading: a block's own condition guards `filled` and `failure`; everything else of it is guarded by the reader's lock.
-One transfer fills a block, any number of readers wait for it.
+Threading: `filled` and `failure` are written under the block's own lock, and read without; everything else of it is
+guarded by the reader's lock. One transfer fills a block, any number of readers wait for it.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ivcapfs.errors import DeadlineExceeded
 from ivcapfs.waits import POLL_SECONDS, Check, now
+
+Sink = Callable[[memoryview], None]
+"""Takes the next bytes of a read; they are valid during the call only."""
+
+_Waiter = tuple[int, threading.Lock]
+"""How many bytes somebody needs, and a lock that is let go when they are there: unlike a condition's, whoever waits for
+it has nothing more to take afterwards."""
 
 
 class Block:
@@ -30,7 +38,7 @@ class Block:
     """
 
     __slots__ = (
-        "_changed", "_wanted", "ahead", "buffer", "failure", "filled", "is_filling", "is_lost", "is_spent", "readers",
+        "_lock", "_waiters", "ahead", "buffer", "failure", "filled", "is_filling", "is_lost", "is_spent", "readers",
         "size", "start",
     )  # fmt: skip
 
@@ -43,10 +51,10 @@ class Block:
         self.is_filling = True
         self.is_lost = False
         self.is_spent = False
-        self._changed = threading.Condition()
-        self._wanted: list[int] = []  # how many bytes each waiter needs; guarded by _changed
-        self.filled = 0  # guarded by _changed
-        self.failure: Exception | None = None  # guarded by _changed
+        self._lock = threading.Lock()
+        self._waiters: list[_Waiter] = []  # guarded by _lock
+        self.filled = 0  # written under _lock
+        self.failure: Exception | None = None  # written under _lock
 
     @property
     def end(self) -> int:
@@ -60,16 +68,29 @@ class Block:
 
     def advance(self, count: int) -> None:
         """Note that so many more bytes were put into the buffer."""
-        with self._changed:
+        with self._lock:
             self.filled += count
-            if self._wanted and self.filled >= min(self._wanted):
-                self._changed.notify_all()
+            woken = [waiter for waiter in self._waiters if waiter[0] <= self.filled]
+            for waiter in woken:
+                self._waiters.remove(waiter)
+        for _, bell in woken:
+            bell.release()
 
     def fail(self, failure: Exception) -> None:
         """Note that no more bytes will come; who waits for them gets the exception."""
-        with self._changed:
+        with self._lock:
             self.failure = failure
-            self._changed.notify_all()
+            woken, self._waiters = self._waiters, []
+        for _, bell in woken:
+            bell.release()
+
+    def copy(self, position: int, end: int, sink: Sink) -> int:
+        """Hand what the block has of [position, end), all of which is there, to the sink; return how far that got."""
+        stop = min(end, self.end)
+        sink(self.buffer[position - self.start : stop - self.start])
+        if stop == self.end:
+            self.is_spent = True
+        return stop
 
     def wait(self, offset: int, check: Check, seconds: float, what: str) -> bool:
         """Wait until the bytes before `offset` (of the artifact) are there.
@@ -88,23 +109,40 @@ class Block:
         needed = offset - self.start
         if self.filled >= needed:
             return False
+        waiter = self._enter(needed)
         seen, end = -1, 0.0
-        while not self._wait_once(needed):
-            check()
-            if self.filled != seen:
-                seen, end = self.filled, now() + seconds
-            elif now() > end:
-                raise DeadlineExceeded(f"{what}: no bytes for {seconds:.0f} s")
+        try:
+            while not self._has(needed):
+                if waiter[1].acquire(timeout=POLL_SECONDS):
+                    continue
+                check()
+                if self.filled != seen:
+                    seen, end = self.filled, now() + seconds
+                elif now() > end:
+                    raise DeadlineExceeded(f"{what}: no bytes for {seconds:.0f} s")
+        finally:
+            self._leave(waiter)
         return True
 
-    def _wait_once(self, needed: int) -> bool:
-        """Wait a moment; return whether the bytes are there."""
-        with self._changed:
-            self._wanted.append(needed)
-            try:
-                there = self._changed.wait_for(lambda: self.filled >= needed or self.failure, POLL_SECONDS)
-                if there and self.filled < needed and self.failure is not None:
-                    raise self.failure
-                return bool(there)
-            finally:
-                self._wanted.remove(needed)
+    def _enter(self, needed: int) -> _Waiter:
+        """Return a waiter whose bell is rung as soon as `_has` says something else than now."""
+        bell = threading.Lock()
+        bell.acquire()
+        waiter = (needed, bell)
+        with self._lock:
+            self._waiters.append(waiter)
+        return waiter
+
+    def _has(self, needed: int) -> bool:
+        """Return whether so many bytes are there; raise what the transfer failed with, if they will never be."""
+        failure = self.failure  # before `filled`: what came before the failure counts
+        if self.filled >= needed:
+            return True
+        if failure is not None:
+            raise failure
+        return False
+
+    def _leave(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)

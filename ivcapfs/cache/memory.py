@@ -67,6 +67,11 @@ class Memory:
         """Bytes of all buffers."""
         return self.filling + self.in_use + self._cached_bytes + self._free_bytes
 
+    def is_short_of(self, size: int) -> bool:
+        """Return whether so many bytes, which do find room in time, find none now."""
+        kept_back = self.budget // 4
+        return rounded(size) <= kept_back and self.filling + self.in_use + rounded(size) > self.budget - kept_back
+
     def take(self, size: int, *, ahead: bool, least: bool = True) -> memoryview | None:
         """Return a buffer of at least `size` bytes; None where the budget, or the system, has no room now.
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ivcapfs.cache.block import Block
+from ivcapfs.cache.transfer import Blob
 
 FIRST_WINDOW = 4
 NEAR_BEHIND = 32
@@ -83,6 +84,15 @@ class ReadAhead:
         """How long the transfers of the window should be: half of it, a power of two, and not over `LONGEST`."""
         half = max(self.block, min(LONGEST * self.block, self.size // 2))
         return 1 << (half.bit_length() - 1)
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    """One open file."""
+
+    blob: Blob
+    ahead: ReadAhead
+    is_open: bool = True
 
 
 @dataclass(slots=True)

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
-from ivcapfs.cache.block import Block
+from ivcapfs.cache.block import Block, Sink
 from ivcapfs.cache.memory import Memory, rounded
-from ivcapfs.cache.readahead import LONGEST, Pace, ReadAhead, Slots
+from ivcapfs.cache.readahead import LONGEST, Handle, Pace, ReadAhead, Slots
 from ivcapfs.cache.shelf import Shelf
 from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
@@ -29,19 +29,8 @@ from ivcapfs.errors import BadHandle, Closing, ContentChanged, DeadlineExceeded
 from ivcapfs.waits import POLL_SECONDS, Check, now, submit
 
 BLOBS = 10_000
-
-Sink = Callable[[memoryview], None]
-"""Takes the next bytes of a read; they are valid during the call only."""
-
-
-@dataclass(slots=True, eq=False)
-class Handle:
-    """One open file."""
-
-    blob: Blob
-    ahead: ReadAhead
-    is_open: bool = True
-
+TIGHT_SECONDS, TIGHT_FOR_SECONDS = 0.2, 5.0
+"""When no transfer ends for so long, the memory is taken to be short for so long."""
 
 @dataclass(slots=True, eq=False)
 class _Read:
@@ -95,6 +84,7 @@ class Reader:
         self._pace = Pace(settings.block_size)  # guarded by _lock
         self._ahead = Slots()  # blocks being filled, and asked for by nobody; guarded by _lock
         self._streams: set[Handle] = set()  # whose windows are open, and share the memory; guarded by _lock
+        self._tight_until = 0.0  # reads take what room there is, however little; guarded by _lock
         self._waiting: deque[_Read] = deque()  # reads that found no room, in turn; guarded by _lock
         self._finished = self.used = self.claimed = 0  # transfers; blocks of reads, new ones of these; guarded by _lock
         self._is_over = False
@@ -144,7 +134,9 @@ class Reader:
             try:
                 self._plan(read, position, check)
                 for block in read.blocks:
-                    position = self._copy(handle.blob, block, position, read.end, sink, check)
+                    block.wait(min(read.end, block.end), check, self._bound, f"artifact {handle.blob.uuid}")
+                for block in read.blocks:  # only now: who waits with half an answer has memory for all of it
+                    position = block.copy(position, read.end, sink)
             finally:
                 self._done_with(read)
         return max(0, position - offset)
@@ -164,15 +156,6 @@ class Reader:
         """Bytes of all blocks' buffers now."""
         with self._lock:
             return self._memory.used
-
-    def _copy(self, blob: Blob, block: Block, position: int, end: int, sink: Sink, check: Check) -> int:
-        """Hand what the block has of [position, end) to the sink, once it is there; return how far that got."""
-        stop = min(end, block.end)
-        block.wait(stop, check, self._bound, f"artifact {blob.uuid}")
-        sink(block.buffer[position - block.start : stop - block.start])
-        if stop == block.end:
-            block.is_spent = True
-        return stop
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
@@ -198,6 +181,8 @@ class Reader:
                         return
                     self._room.wait(POLL_SECONDS)
                     finished = self._finished
+                    if finished == seen and now() > give_up - self._bound + TIGHT_SECONDS:
+                        self._tight_until = now() + TIGHT_FOR_SECONDS
                 check()
                 if finished != seen:
                     seen, give_up = finished, now() + self._bound
@@ -214,6 +199,8 @@ class Reader:
         if read.window is None:
             read.window = self._window(handle, start, end - start)
         length = handle.ahead.transfer if read.window else 0
+        if self._is_worth_waiting(handle.blob, start, end):
+            return False
         position = start
         while position < end:
             block = self._held(handle.blob, position)
@@ -232,6 +219,15 @@ class Reader:
         if read.window and position >= end:
             self._claim_ahead(read, position, min(end + read.window, handle.blob.size), length)
         return True
+
+    def _is_worth_waiting(self, blob: Blob, start: int, end: int) -> bool:
+        """Return whether all of a read will soon find room that only a part of it has now. The lock is held.
+
+        Who has a part of the answer keeps it, beyond the budget, until the rest has come.
+        """
+        missing = blob.missing(start, end, self._settings.block_size)
+        is_whole = missing <= self._settings.block_size
+        return not is_whole and self._memory.is_short_of(missing) and now() > self._tight_until
 
     def _claim_ahead(self, read: _Read, position: int, end: int, length: int) -> None:
         """Claim what is missing of [position, end), which nobody waits for yet. The lock is held."""

@@ -70,6 +70,11 @@ class Blob:
     lock: threading.Lock = field(default_factory=threading.Lock)
     blocks: dict[int, Block] = field(default_factory=dict)
 
+    def missing(self, start: int, end: int, unit: int) -> int:
+        """Return the bytes of the smallest blocks, of `unit` bytes, of [start, end) that are neither here nor on their
+        way. The reader's lock is held."""
+        return sum(unit for number in range(start // unit, -(-end // unit)) if number not in self.blocks)
+
     def admit(self, content: Content) -> None:
         """Compare what an answer shows with what is known.
 

@@ -182,14 +182,22 @@ class Collections:
 
         self._lists.amend(_is_present, remove)
 
+    def record(self, uuid: str) -> ArtifactRecord | None:
+        """Return the record of an artifact, or None where this account has none; may ask for it, and wait for that.
+
+        Raises:
+            ApiError, TransportError, ProtocolError: the server did not say.
+        """
+        self._members.look_again(uuid)
+        return next(self._members.records([ARTIFACT_URN + uuid], never), None)
+
     def joined(self, urn: str, uuid: str) -> None:
         """Show an artifact in a collection into which it was put just now; may ask for its record, and wait for that.
 
         Raises:
             ApiError, TransportError, ProtocolError: the server did not say.
         """
-        self._members.look_again(uuid)
-        record = next(self._members.records([ARTIFACT_URN + uuid], never), None)
+        record = self.record(uuid)
         if record is None or not record.is_ready:
             self.changed(urn)
             return

@@ -9,14 +9,17 @@ Threading: any thread may call anything. Requests run on the pool only; the chan
 from __future__ import annotations
 
 import logging
+import threading
 import uuid as uuids
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from cachetools import TTLCache
+
 from ivcapfs.catalog.collections import COLLECTION_URN, Collection, Collections
 from ivcapfs.catalog.interface import Folder
 from ivcapfs.catalog.memberships import Memberships
-from ivcapfs.catalog.names import Parts, decode, plain_path
+from ivcapfs.catalog.names import Parts, decode, id_in, id_path, plain_path
 from ivcapfs.catalog.schema import EPOCH
 from ivcapfs.client import Api
 from ivcapfs.errors import (
@@ -30,9 +33,13 @@ from ivcapfs.errors import (
     NotEmpty,
 )
 from ivcapfs.models import ARTIFACT_URN, ArtifactRecord, ArtifactStatus, ListedArtifact
-from ivcapfs.waits import Check, InTurn, never
+from ivcapfs.waits import Check, InTurn, never, now
 
 log = logging.getLogger(__name__)
+
+EMPTIED = 4096
+EMPTIED_SECONDS = 300.0
+"""How long a folder that went with the last that was in it can still be removed: ``rm -r`` comes to that only then."""
 
 _ANY = str(uuids.UUID(int=0))
 
@@ -50,6 +57,8 @@ class CollectionWriter:
         self._collections = collections
         self._bound = bound
         self._turns: InTurn[str] = InTurn(pool)
+        self._lock = threading.Lock()
+        self._emptied: TTLCache[Parts, bool] = TTLCache(EMPTIED, EMPTIED_SECONDS, now)  # guarded by _lock
 
     # -- collections ---------------------------------------------------------------------------------------------
 
@@ -80,6 +89,7 @@ class CollectionWriter:
             return
         name = self._free_name(target, check)
         self._in_turn(collection.urn, lambda: self._describe(collection.urn, name, collection.named), check)
+        self._note_emptied(source, check)
 
     def remove(self, parts: Parts, check: Check) -> None:
         """Take an empty collection away (rmdir(2)): retract what describes it.
@@ -89,13 +99,15 @@ class CollectionWriter:
             NoSuchEntry, NotAFolder: there is no such folder.
             ApiError, TransportError, ProtocolError: the server refused, or did not say.
         """
-        found, rest = self._find(parts, check)
-        if isinstance(found, Folder):
-            raise NotEmpty(f"{_text(parts)} is not empty: there are collections in it")
-        if rest:
-            self._in_collection(found, rest, check)
-            raise NotEmpty(f"{_text(parts)} is not empty: it is there as long as a member's name begins so")
-        self._in_turn(found.urn, lambda: self._remove(found), check)
+        try:
+            collection = self._removable(parts, check)
+        except NoSuchEntry:
+            with self._lock:
+                if self._emptied.pop(parts, False):
+                    return
+            raise
+        self._in_turn(collection.urn, lambda: self._remove(collection), check)
+        self._note_emptied(parts, check)
 
     # -- members -------------------------------------------------------------------------------------------------
 
@@ -113,19 +125,25 @@ class CollectionWriter:
         return found.urn, rest
 
     def add(self, parts: Parts, uuid: str, check: Check) -> None:
-        """Put an artifact into a collection; one that is in it already stays.
+        """Put an artifact into a collection (link(2)); one that is in it already stays.
 
         Args:
-            parts: a path to the collection or into it: the member's own name is its artifact's, whatever it says.
+            parts: the collection's path, or one in it under which the artifact would be shown.
 
         Raises:
-            NoSuchEntry, NotAllowed: see `collection_of`.
+            NoSuchEntry: there is no collection.
+            NotAllowed: it would be shown under another path; or see `collection_of`.
             ApiError, TransportError, ProtocolError: the server refused, or did not say.
         """
-        self.add_by_urn(self.collection_of(parts, check)[0], uuid, check)
+        urn, rest = self.collection_of(parts, check)
+        self._in_turn(urn, lambda: self._add(urn, uuid, rest), check)
 
     def add_by_urn(self, urn: str, uuid: str, check: Check = never) -> None:
-        """Put an artifact into a collection of which the URN is known, perhaps for the second time. Raises as `add`."""
+        """Put an artifact into a collection whose URN is known, perhaps for the second time.
+
+        Raises:
+            ApiError, TransportError, ProtocolError: the server refused, or did not say.
+        """
         self._in_turn(urn, lambda: self._add(urn, uuid), check)
 
     def discard(self, parts: Parts, check: Check) -> None:
@@ -138,6 +156,7 @@ class CollectionWriter:
         """
         collection, record = self._member(parts, check)
         self._in_turn(collection.urn, lambda: self._discard(collection, record.uuid), check)
+        self._note_emptied(parts, check)
 
     def move(self, source: Parts, target: Parts, check: Check) -> None:
         """Take a member of one collection into another (rename(2)): it is added there first.
@@ -156,8 +175,9 @@ class CollectionWriter:
             if rest and target != source:
                 raise NotAllowed(f"{_text(source)}: a member's name is that of its artifact, which cannot be renamed")
             return
-        self.add_by_urn(urn, record.uuid, check)
+        self._in_turn(urn, lambda: self._add(urn, record.uuid, rest), check)
         self._in_turn(collection.urn, lambda: self._discard(collection, record.uuid), check)
+        self._note_emptied(source, check)
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -171,12 +191,31 @@ class CollectionWriter:
             raise NotAllowed(f"{_text(parts)} is no collection")
         return found
 
-    def _in_collection(self, collection: Collection, rest: Parts, check: Check) -> Folder:
-        """Return the folder at a path within a collection."""
-        found = self._collections.contents(collection, None, check).members.find(rest, check)
-        if not isinstance(found, Folder):
-            raise NotAFolder(f"{_text(rest)} in the collection {collection.urn} is a file")
-        return found
+    def _removable(self, parts: Parts, check: Check) -> Collection:
+        """Return the collection whose own path this is, or say why rmdir(2) does not remove what is there."""
+        found, rest = self._find(parts, check)
+        if isinstance(found, Folder):
+            raise NotEmpty(f"{_text(parts)} is not empty: there are collections in it")
+        if not rest:
+            return found
+        if isinstance(self._collections.contents(found, None, check).members.find(rest, check), Folder):
+            raise NotEmpty(f"{_text(parts)} is not empty: it is there as long as a member's name begins so")
+        raise NotAFolder(f"{_text(parts)} is a file")
+
+    def _note_emptied(self, parts: Parts, check: Check) -> None:
+        """Take note of the folders that went with what was at a path."""
+        for depth in range(len(parts) - 1, 0, -1):
+            try:
+                found, rest = self._find(parts[:depth], check)
+                if rest and isinstance(found, Collection):
+                    self._collections.contents(found, None, check).members.find(rest, check)
+                return
+            except NoSuchEntry:
+                with self._lock:
+                    self._emptied[parts[:depth]] = True
+            except IvcapfsError as exc:
+                log.debug("%s: whether it went is not known: %s", _text(parts[:depth]), exc)
+                return
 
     def _member(self, parts: Parts, check: Check) -> tuple[Collection, ArtifactRecord]:
         found, rest = self._find(parts, check)
@@ -221,10 +260,10 @@ class CollectionWriter:
 
     def _remove(self, collection: Collection) -> None:
         urn = collection.urn
-        members = self._memberships.members(urn)
-        if members:
+        member = self._memberships.any_member(urn)
+        if member is not None:
             self._collections.changed(urn)
-            raise NotEmpty(f"the collection {urn} is not empty: it has {members[0][:100]}, even if that is not shown")
+            raise NotEmpty(f"the collection {urn} is not empty: it has {member[:100]!r}, even if that is not shown")
         try:
             self._memberships.end(urn)
         except IvcapfsError:
@@ -232,7 +271,10 @@ class CollectionWriter:
             raise
         self._collections.gone(urn)
 
-    def _add(self, urn: str, uuid: str) -> None:
+    def _add(self, urn: str, uuid: str, path: Parts = ()) -> None:
+        record = self._collections.record(uuid) if path else None
+        if record is not None and not _is_shown_at(record, path):
+            raise NotAllowed(f"{record.urn} would be shown as {_text(plain_path(record))!r}, not as {_text(path)!r}")
         self._memberships.add(urn, uuid)
         try:
             self._collections.joined(urn, uuid)
@@ -252,6 +294,12 @@ class CollectionWriter:
         self._collections.left(urn, uuid)
         if is_older:
             self._collections.changed(urn, description=True)
+
+
+def _is_shown_at(record: ArtifactRecord, path: Parts) -> bool:
+    """Return whether an artifact can be opened under a path in a set: its plain one, or one of the @id form."""
+    digits = id_in(path[-1])
+    return path == plain_path(record) or (digits is not None and path == id_path(record, len(digits)))
 
 
 def _text(parts: Parts) -> str:

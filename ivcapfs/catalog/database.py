@@ -139,6 +139,7 @@ class Database:
             return self._open_at(path)
         except ConfigError as exc:
             log.warning("the catalog is kept in memory: %s", exc)
+            return open_memory(None)  # the folder is not to be trusted
         except (OSError, sqlite3.Error) as exc:
             log.warning("the catalog is kept in memory, for %s cannot be written: %s", path, exc)
         return open_memory(path)

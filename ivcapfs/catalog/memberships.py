@@ -57,11 +57,13 @@ class Memberships:
         """
         return replace(described_by(self._api.read_aspect(aspect)), named=named)
 
-    def members(self, urn: str) -> list[str]:
-        """Return all members, whatever they are, by both forms."""
-        items = aspectedits.standing(self._api, urn, COLLECTION_ITEM_SCHEMA)
-        texts = [item for each in items if isinstance(item := value_in(each, "item"), str)]
-        return [*texts, *members_in(self._older(urn))]
+    def any_member(self, urn: str) -> str | None:
+        """Return a member, whatever it is and by whichever form, or None if there is none; asks for no more pages than
+        it takes.
+        """
+        items = (value_in(each, "item") for each in self._api.iter_aspects(entity=urn, schema=COLLECTION_ITEM_SCHEMA))
+        found = next((item for item in items if isinstance(item, str)), None)
+        return found or next(members_in(self._older(urn)), None)
 
     def end(self, urn: str) -> None:
         """Retract everything that describes a collection, the newest last: until then it has its name."""

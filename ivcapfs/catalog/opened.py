@@ -170,7 +170,7 @@ def _open_once(path: Path) -> Opened:
 def open_memory(source: Path | None) -> Opened:
     """Return a database in memory, with what can still be read of a file."""
     conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    if source is not None and source.exists():
+    if source is not None and os.path.exists(source):  # noqa: PTH110 - False also where one may not look
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect_readonly(source)) as old:
             (version,) = old.execute("PRAGMA user_version").fetchone()
             (mark,) = old.execute("PRAGMA application_id").fetchone()
@@ -199,17 +199,21 @@ def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
     conn = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
     )
-    for pragma in (
-        "synchronous = NORMAL",
-        f"cache_size = -{cache_kib}",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
-        f"journal_size_limit = {JOURNAL_BYTES}",
-        "temp_store = MEMORY",
-        "mmap_size = 0",
-        "cell_size_check = ON",
-        "trusted_schema = OFF",
-    ):
-        conn.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in (
+            "synchronous = NORMAL",
+            f"cache_size = -{cache_kib}",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            f"journal_size_limit = {JOURNAL_BYTES}",
+            "temp_store = MEMORY",
+            "mmap_size = 0",
+            "cell_size_check = ON",
+            "trusted_schema = OFF",
+        ):
+            conn.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        conn.close()  # it is no database
+        raise
     return conn
 
 

@@ -31,6 +31,13 @@ class TokenSource(Protocol):
     def rejected(self, token: Secret) -> bool:
         """Take note that the server answered 401 to `token`; return whether `token()` now has another."""
 
+    def expires(self) -> float | None:
+        """Return when the present token expires, in seconds since the epoch; None: there is none, or it is not known.
+
+        Asks for nothing; may be what the token itself says.
+        """
+        return None
+
     def close(self) -> None:
         """End what is under way, in all threads. May be called twice."""
         return
@@ -60,6 +67,10 @@ class GivenToken(TokenSource):
                 "the token is refused, and there is no way to another: get one (ivcap context login), and mount again"
             )
         return False
+
+    def expires(self) -> float | None:
+        """Return what the token says."""
+        return expiry_of(self._secret)
 
 
 class NoToken(TokenSource):

@@ -1,8 +1,8 @@
 """How the network is reached: directly or through which proxy, and whose certificates are believed.
 
-Used by `transport` and `oidc`. The environment says (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY in either case;
-SSL_CERT_FILE, SSL_CERT_DIR), it is asked once, and the decision is made here alone: httpx, whose rules differ from
-curl's, is only told the result.
+Used by `transport` and `oidc`, and by `ivcapfs doctor`. The environment says (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY,
+NO_PROXY in either case; SSL_CERT_FILE, SSL_CERT_DIR), it is asked once, and the decision is made here alone: httpx,
+whose rules differ from curl's, is only told the result.
 
 Threading: a `Proxies` is immutable but for what it remembers; a `Network`'s clients may be used by any thread.
 """
@@ -95,6 +95,14 @@ def _is_within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: 
         return address in ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the URL of the proxy through which requests for an address go; None: directly.
+
+    The same decision as a mount's, for those who look at the way to a deployment and make no request.
+    """
+    return Proxies(urllib.request.getproxies()).proxy_for(httpx.URL(url))
 
 
 class Network:

@@ -162,6 +162,10 @@ class RenewedToken(TokenSource):
             self._fly(current, self._renew_refused)
         return self._current.secret != token
 
+    def expires(self) -> float | None:
+        """See `TokenSource.expires`: as the token's place has it, else as it says itself."""
+        return self._current.expires
+
     def close(self) -> None:
         """See `TokenSource.close`."""
         self._closed.set()

@@ -6,6 +6,7 @@ Used by `ivcapfs.cli`. Runs on the main thread; what it needs is imported when i
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,16 +14,14 @@ from pathlib import Path
 import click
 import platformdirs
 
-from ivcapfs.commands.completion import complete_options
+from ivcapfs.commands.access import NOWHERE
+from ivcapfs.commands.completion import complete_options, complete_sources
 from ivcapfs.commands.oneline import one_line_errors
 from ivcapfs.errors import ConfigError
 
-NOWHERE = "/nonexistent"
-"""Stands for a mount point, for which none of the checks asks."""
-
 
 @click.command()
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=complete_sources)
 @click.option(
     "-o", "options", metavar="OPT[,OPT…]", multiple=True, help="The mount's options, as for mount.",
     shell_complete=complete_options,
@@ -46,6 +45,7 @@ def doctor(source: str | None, options: tuple[str, ...], as_json: bool) -> None:
         client, folder = settings.client, settings.cache.folder
     except ConfigError as exc:
         problem = str(exc)
+    os.chdir("/")  # where a mount's token command runs
     found = []
     for result in rounds(client, problem, folder or Path(platformdirs.user_cache_dir("ivcapfs"))):
         found.append(result)

@@ -1,22 +1,24 @@
 """The checks of a deployment itself: its clock, the token, a list, a range of bytes.
 
-Used by `ivcapfs.doctor.rounds`. The requests are made by the same client as a mount's. Main thread only.
+Used by `ivcapfs.doctor.rounds`. The requests are made by the same client as a mount's, with tokens from the same
+source: a login that is about to expire is renewed, as a mount would. Main thread only.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 
+from ivcapfs import contexts
 from ivcapfs.client import Connection, connect
+from ivcapfs.client.auth import NoToken, TokenSource
+from ivcapfs.client.login import log_in
 from ivcapfs.client.origins import resolve_data_href
-from ivcapfs.config import ClientSettings, Limits, Secret
+from ivcapfs.config import ClientSettings, Limits
 from ivcapfs.doctor.result import Result, fail, ok, skip, warn
-from ivcapfs.errors import ApiError, IvcapfsError, TransportError
+from ivcapfs.errors import ApiError, ConfigError, CredentialError, IvcapfsError, TransportError
 
 CHECKS = ("clock", "token", "list", "range")
 LIMITS = Limits(connect=5.0, idle=10.0, total=10.0, retries=0)
@@ -38,26 +40,68 @@ class Answer:
     asked: float
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the token comes from, in words.
+
+    Attributes:
+        later: what happens when it is about to expire; empty where nothing does.
+        remedy: how to get another.
+    """
+
+    later: str
+    remedy: str
+
+
 def deployment(settings: ClientSettings, clock: Clock = time.time) -> list[Result]:
     """Return the outcome of all checks of a deployment.
 
     Args:
         clock: seconds since the epoch, by this machine's clock.
     """
+    settings = replace(settings, limits=LIMITS)
+    source = source_of(settings)
+    tokens, no_login = _log_in(settings, source)
     try:
-        with connect(replace(settings, limits=LIMITS)) as connection:
+        with connect(settings, tokens=tokens) as connection:
             answer = _ask(connection, clock)
             return [
                 skew(answer),
-                token(settings.token, answer, clock()),
+                no_login or token(tokens, source, answer, clock()),
                 listing(connection, answer),
                 ranges(connection, answer),
             ]
     except IvcapfsError as exc:
         said = f"the deployment does not answer ({exc})"
         remedy = "see the lines above; else " + ASK
-        clock_and_token = (skip(check, "no answer") for check in CHECKS[:2])
-        return [*clock_and_token, fail("list", said, remedy), skip("range", "no answer")]
+        without = (skip("clock", "no answer"), no_login or skip("token", "no answer"))
+        return [*without, fail("list", said, remedy), skip("range", "no answer")]
+
+
+def _log_in(settings: ClientSettings, source: Source) -> tuple[TokenSource, Result | None]:
+    """Return what a mount would take its tokens from; or none, and what is wrong."""
+    try:
+        return log_in(settings).tokens, None
+    except CredentialError as exc:
+        said = str(exc).removesuffix(f": {source.remedy}")
+        return NoToken(), fail("token", said, source.remedy)
+
+
+def source_of(settings: ClientSettings) -> Source:
+    """Return where the token comes from, in the order of `log_in`."""
+    if settings.context is not None:
+        name, file = settings.context.name, settings.context.file
+        remedy = f"ivcap context login --context {name}"
+        try:
+            is_renewed = contexts.read(file).find(name).refresh_token is not None
+        except ConfigError:
+            is_renewed = False
+        return Source("then the login gives another" if is_renewed else "", remedy)
+    if settings.token_command is not None:
+        return Source("then the token command is asked", f"see why {settings.token_command[0]} gives no good token")
+    if settings.token_file is not None:
+        return Source(f"a new one in {settings.token_file} is noticed", f"put a new token into {settings.token_file}")
+    return Source("", LOGIN)
 
 
 def _ask(connection: Connection, clock: Clock) -> Answer:
@@ -85,20 +129,23 @@ def skew(answer: Answer) -> Result:
     return ok("clock", "agrees with the deployment's")
 
 
-def token(secret: Secret | None, answer: Answer, now: float) -> Result:
-    """The token is taken, and lives for a while."""
-    left = lifetime(secret, now) if secret is not None else None
+def token(tokens: TokenSource, source: Source, answer: Answer, now: float) -> Result:
+    """The token is taken, and lives for a while or is followed by another."""
+    expires, is_none = tokens.expires(), isinstance(tokens, NoToken)
+    left = expires - now if expires is not None else None
     if answer.status == 401:
         ended = f"it expired {duration(-left)} ago" if left is not None and left < 0 else "the deployment refuses it"
-        said = "there is none, and the deployment wants one" if secret is None else ended
-        return fail("token", said, LOGIN)
-    if secret is None:
+        return fail("token", "there is none, and the deployment wants one" if is_none else ended, source.remedy)
+    if is_none:
         return ok("token", "none is needed")
     if left is None:
         return ok("token", "it is taken; how long it lives it does not say")
+    if left <= 0:
+        return warn("token", f"by this clock it expired {duration(-left)} ago", source.remedy)
+    if source.later:
+        return ok("token", f"it is taken, and lives for {duration(left)}; {source.later}")
     if left < SHORT_LIFE:
-        said = f"it expires in {duration(left)}" if left > 0 else f"by this clock it expired {duration(-left)} ago"
-        return warn("token", said, LOGIN)
+        return warn("token", f"it expires in {duration(left)}", source.remedy)
     return ok("token", f"it is taken, and lives for {duration(left)}")
 
 
@@ -140,16 +187,6 @@ def ranges(connection: Connection, answer: Answer) -> Result:
     if not partial:
         return fail("range", "ranges are ignored: each read transfers the whole content", ASK + " for Range requests")
     return ok("range", "single bytes can be read")
-
-
-def lifetime(secret: Secret, now: float) -> float | None:
-    """Return how many seconds a JWT lives on (RFC 7519, 4.1.4), nothing verified; None where it does not say."""
-    try:
-        payload = secret.reveal().split(".")[1]
-        expires = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
-        return float(expires) - now
-    except (IndexError, KeyError, ValueError, TypeError, RecursionError, OverflowError):
-        return None
 
 
 def duration(seconds: float) -> str:

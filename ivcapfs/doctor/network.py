@@ -12,12 +12,14 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
+from base64 import b64encode
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from ivcapfs.doctor.result import Result, fail, ok, warn
+from ivcapfs.client.network import proxy_for, tls_context
+from ivcapfs.doctor.result import Result, fail, ok, skip, warn
+from ivcapfs.errors import ConfigError
 from ivcapfs.hosts import is_loopback
 
 T = TypeVar("T")
@@ -26,25 +28,18 @@ SECONDS = 10.0
 DAYS_LEFT = 14
 
 
-def proxy_for(url: str) -> SplitResult | None:
-    """Return the proxy that the environment names for an address; this machine is never asked for through one."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    proxies = urllib.request.getproxies()
-    address = proxies.get(parts.scheme) or proxies.get("all")
-    if not address or is_loopback(host) or urllib.request.proxy_bypass(host):
-        return None
-    return urlsplit(address if "://" in address else f"http://{address}")
-
-
 def proxy(url: str) -> Result:
     """The proxy, if there is one, takes connections."""
-    found = proxy_for(url)
-    if found is None:
+    given = proxy_for(url)
+    if given is None:
         return ok("proxy", "none for this address")
-    name = f"{found.hostname}:{found.port or 80}"  # without its user and password
     try:
-        socket.create_connection((found.hostname or "", found.port or 80), timeout=SECONDS).close()
+        host, port = _place(urlsplit(given))
+    except ValueError as exc:
+        return fail("proxy", f"it cannot be used ({exc})", "in HTTPS_PROXY or its like, http://HOST:PORT")
+    name = f"{host}:{port}"  # without its user and password
+    try:
+        socket.create_connection((host, port), timeout=SECONDS).close()
     except OSError as exc:
         remedy = "correct HTTPS_PROXY, or put the deployment's name into NO_PROXY"
         return fail("proxy", f"{name} cannot be reached ({exc.strerror or exc})", remedy)
@@ -69,6 +64,8 @@ def connection(url: str) -> Result:
     parts = urlsplit(url)
     try:
         return _https(url) if parts.scheme == "https" else _plain(url)
+    except ConfigError as exc:
+        return fail("TLS", str(exc), "correct SSL_CERT_FILE or SSL_CERT_DIR, or unset them")
     except ssl.SSLCertVerificationError as exc:
         remedy = "check the clock; for a certificate of your own, SSL_CERT_FILE=/path/of/the/authority.pem"
         return fail("TLS", f"the certificate is not believed ({exc.verify_message})", remedy)
@@ -80,16 +77,17 @@ def connection(url: str) -> Result:
 
 
 def _https(url: str) -> Result:
-    parts, through = urlsplit(url), proxy_for(url)
+    parts, given = urlsplit(url), proxy_for(url)
     host, port = parts.hostname or "", parts.port or 443
-    context = ssl.create_default_context()
-    if through is None:
+    context = tls_context()
+    if given is None:
         asked = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
     else:
-        asked = http.client.HTTPSConnection(
-            through.hostname or "", through.port or 80, timeout=SECONDS, context=context
-        )
-        asked.set_tunnel(host, port)
+        through = urlsplit(given)
+        if through.scheme == "https":
+            return skip("TLS", "within the proxy's own TLS it cannot be looked at")
+        asked = http.client.HTTPSConnection(*_place(through), timeout=SECONDS, context=context)
+        asked.set_tunnel(host, port, _credentials(through))
     try:
         asked.connect()
         assert isinstance(asked.sock, ssl.SSLSocket)
@@ -109,6 +107,25 @@ def _plain(url: str) -> Result:
     if is_loopback(parts.hostname or ""):
         return ok("TLS", "plain http, within this machine")
     return warn("TLS", "plain http: the token can be read on the way", "https, unless the network can be trusted")
+
+
+def _place(proxy: SplitResult) -> tuple[str, int]:
+    """Return host and port of a proxy.
+
+    Raises:
+        ValueError: there are none, or it is of a kind that is not known.
+    """
+    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+        raise ValueError("only http:// and https:// ones can" if proxy.hostname else "no host is named")
+    return proxy.hostname, proxy.port or (443 if proxy.scheme == "https" else 80)
+
+
+def _credentials(proxy: SplitResult) -> dict[str, str]:
+    """Return the header for a proxy that wants to know who asks (RFC 9110, 11.7.2)."""
+    if proxy.username is None:
+        return {}
+    who = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(who.encode()).decode()}"}
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:

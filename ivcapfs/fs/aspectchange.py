@@ -16,10 +16,12 @@ from ivcapfs.client.jsontext import parse_given
 from ivcapfs.errors import AttributesUnsupported, Invalid, NoSuchAttribute, NotAllowed
 from ivcapfs.fs.described import MAX_LABEL, label_of
 from ivcapfs.fs.xattrs import ASPECT_PREFIX, MIME_TYPE, PREFIX
+from ivcapfs.models import ARTIFACT_COLLECTION_SCHEMA, COLLECTION_ITEM_SCHEMA, COLLECTION_SCHEMA
 
 ADDING = ASPECT_PREFIX.removesuffix(".")
 """The attribute that adds an aspect beside those that stand."""
 
+_COLLECTING = frozenset({COLLECTION_SCHEMA, COLLECTION_ITEM_SCHEMA, ARTIFACT_COLLECTION_SCHEMA})
 _NUMBERED = re.compile(r"(?P<base>.+)~(?:[2-9]|[1-9][0-9]{1,5})", re.DOTALL)
 _CUT = re.compile(r".+~[0-9a-f]{16}", re.DOTALL)
 _SHORTEST_CUT = MAX_LABEL - 20 - 3 + 17
@@ -41,7 +43,7 @@ class Change:
 
     Attributes:
         label: of the aspect that is set or removed (see `described.labels`); empty where one is added.
-        schema: of the aspect where none of that label stands; None: the label was cut, and does not tell.
+        schema: of the aspect where none of that label stands; None: of a removal whose label was cut.
         content: a JSON object as it was given; None for a removal.
     """
 
@@ -54,6 +56,11 @@ class Change:
     def names_schema(self) -> bool:
         """Whether the content itself says which schema it has."""
         return self.content is not None and "$schema" in self.content
+
+    @property
+    def describes_collection(self) -> bool:
+        """Whether it is of the aspect that describes a collection, which has its name: artifacts have none."""
+        return self.schema in _COLLECTING
 
     @property
     def pattern(self) -> str:
@@ -100,12 +107,15 @@ def parse(name: str, value: bytes) -> Change:
         content = _content(name, value)
         if "$schema" not in content:
             raise Invalid(f"{name}: an aspect needs a schema: put it into the value under '$schema'")
-        return Change(Action.ADD, "", _checked(content["$schema"]), content)
+        return _settable(Change(Action.ADD, "", _checked(content["$schema"]), content))
     if not name.startswith(ASPECT_PREFIX):
         raise AttributesUnsupported(f"{name!r} cannot be set, only user.ivcap.aspect.<schema>")
     label = _label(name)
     content = _content(name, value)
-    return Change(Action.SET, label, _schema(label, content), content)
+    schema = _schema(label, content)
+    if schema is None:
+        raise Invalid(f"{name}: the schema is cut: put the whole of it into the value under '$schema'")
+    return _settable(Change(Action.SET, label, schema, content))
 
 
 def parse_removal(name: str) -> Change:
@@ -119,12 +129,23 @@ def parse_removal(name: str) -> Change:
     """
     if name.startswith(ASPECT_PREFIX):
         label = _label(name)
-        return Change(Action.REMOVE, label, _schema(label, {}))
+        change = Change(Action.REMOVE, label, _schema(label, {}))
+        if change.describes_collection:
+            raise NotAllowed(f"{name!r} makes a collection or its members: that is what rmdir and rm are for")
+        return change
     if name == MIME_TYPE or (name.startswith(PREFIX) and name != ADDING):
         raise NotAllowed(f"{name!r} is set by the platform, and stays")
     if name.startswith("user."):
         raise NoSuchAttribute(f"no attribute {name!r} here")
     raise AttributesUnsupported(f"only user attributes are kept, not {name!r}")
+
+
+def _settable(change: Change) -> Change:
+    """Return a change unless it makes, renames or fills a collection, as ``cp -a`` of a folder would ask for."""
+    is_description = change.label == change.schema == COLLECTION_SCHEMA and bool((change.content or {}).get("name"))
+    if change.describes_collection and not is_description:
+        raise AttributesUnsupported("collections are made by mkdir, and members by ln or cp, not by attributes")
+    return change
 
 
 def _content(name: str, value: bytes) -> dict[str, Any]:

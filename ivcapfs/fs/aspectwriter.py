@@ -15,16 +15,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from ivcapfs.client import Api, aspectedits
-from ivcapfs.errors import AlreadyThere, AttributesUnsupported, Invalid, NoSuchAttribute, NotAllowed
+from ivcapfs.errors import AlreadyThere, AttributesUnsupported, Invalid, NoSuchAttribute
 from ivcapfs.fs.aspectchange import Action, Change, parse, parse_removal
 from ivcapfs.fs.described import label_of, labels
-from ivcapfs.models import ARTIFACT_COLLECTION_SCHEMA, COLLECTION_ITEM_SCHEMA, COLLECTION_SCHEMA, AspectRecord
+from ivcapfs.models import AspectRecord
 from ivcapfs.waits import Check, InTurn, never
 
 log = logging.getLogger(__name__)
-
-_COLLECTING = frozenset({COLLECTION_SCHEMA, COLLECTION_ITEM_SCHEMA, ARTIFACT_COLLECTION_SCHEMA})
-"""The aspects that make collections and their members: mkdir, ln and rm are for these."""
 
 
 class AspectWriter:
@@ -74,6 +71,8 @@ class AspectWriter:
     def apply(self, change: Change, urn: str, check: Check = never) -> None:
         """Make a change, perhaps for the second time: what stands as it asks for, or is gone, is left so.
 
+        A removal takes away what has the label by then.
+
         Raises:
             as `set`, but for the flags.
         """
@@ -94,10 +93,10 @@ class AspectWriter:
             raise NoSuchAttribute(f"{urn} has no aspect {change.label!r}")
         if flags & os.XATTR_CREATE and old is not None:
             raise AlreadyThere(f"the aspect {change.label!r} of {urn} is there already")
-        if schema is None:
-            raise Invalid(f"{change.label!r} is cut: put the whole schema into the value under '$schema'")
-        if schema in _COLLECTING:
-            _check_collecting(change, old)
+        if schema is None or (change.content is None and old is None):
+            return  # it is gone already
+        if change.describes_collection:
+            _check_description(change, old)
         try:
             if change.content is not None:
                 self._put(change, urn, schema, old, [each for each in standing if each.schema == schema])
@@ -126,11 +125,8 @@ class AspectWriter:
             aspectedits.replace(self._api, old, schema, content, alone=len(standing) == 1)
 
 
-def _check_collecting(change: Change, old: AspectRecord | None) -> None:
-    """Refuse to make, rename or empty a collection by its attributes, as ``cp -a`` of a folder would."""
-    if change.action is Action.REMOVE:
-        raise NotAllowed(f"the aspect {change.label!r} makes the collection: that is what rmdir and rm are for")
-    name = (change.content or {}).get("name")
-    newest = old if change.label == COLLECTION_SCHEMA else None
-    if newest is None or not isinstance(newest.content, dict) or not name or newest.content.get("name") != name:
-        raise AttributesUnsupported("collections are made by mkdir, and members by ln or cp, not by attributes")
+def _check_description(change: Change, old: AspectRecord | None) -> None:
+    """Refuse to make a collection by its description, or to rename it."""
+    described = old.content if old is not None and isinstance(old.content, dict) else {}
+    if described.get("name") != (change.content or {}).get("name"):
+        raise AttributesUnsupported("collections are made by mkdir and renamed by mv, not by attributes")

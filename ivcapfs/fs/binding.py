@@ -24,6 +24,7 @@ import mfusepy
 from ivcapfs.config import MountSettings
 from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
+from ivcapfs.fs.replies import Reply, keep_memory_together
 
 READDIR_PLUS = 1
 """FUSE_READDIR_PLUS: the kernel takes attributes, too."""
@@ -82,6 +83,7 @@ class Kernel(mfusepy.FUSE):
     """
 
     def __init__(self, settings: MountSettings) -> None:
+        keep_memory_together()
         self._settings = settings
         self._lock = threading.Lock()
         self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; written under _lock
@@ -179,9 +181,15 @@ class Kernel(mfusepy.FUSE):
         fip.contents.keep_cache = int(opened.keep_cache)
         return 0
 
-    def read(self, path: bytes | None, buf: Any, size: int, offset: int, fip: Any) -> int:
-        """``read``."""
-        return int(self.operations.read_into(fip.contents.fh, size, offset, _Copier(buf)))
+    def read_buf(self, path: bytes | None, bufpp: Any, size: int, offset: int, fip: Any) -> int:
+        """``read_buf``: as ``read``, into memory that is ours until there are bytes for it."""
+        reply = Reply(size)
+        try:
+            self.operations.read_buf(fip.contents.fh, size, offset, reply.add)
+            ctypes.c_void_p.from_address(ctypes.addressof(bufpp.contents)).value = reply.hand_over()
+        finally:
+            reply.drop()
+        return 0
 
     def release(self, path: bytes | None, fip: Any) -> int:
         """``release``."""
@@ -225,21 +233,6 @@ class Kernel(mfusepy.FUSE):
         for name, number in self.operations.statfs(text(path)).items():
             setattr(buf.contents, name, number)
         return 0
-
-
-class _Copier:
-    """Copies one piece after the other into the kernel's buffer, without the interpreter's lock."""
-
-    __slots__ = ("_to",)
-
-    def __init__(self, buf: Any) -> None:
-        self._to = ctypes.cast(buf, ctypes.c_void_p).value or 0
-
-    def __call__(self, piece: memoryview) -> None:
-        """Copy the next piece."""
-        source = bytes(piece) if piece.readonly else ctypes.byref(ctypes.c_char.from_buffer(piece))
-        ctypes.memmove(self._to, source, len(piece))
-        self._to += len(piece)
 
 
 def text(raw: bytes) -> str:

@@ -37,6 +37,7 @@ def mount(settings: MountSettings, announce: Callable[[], None]) -> None:
     """
     coredumps.forbid()
     check(settings)
+    os.chdir("/")  # as libfuse would later; a token command runs in the same folder the first time and the last
     if settings.foreground:
 
         def ready() -> None:
@@ -127,7 +128,6 @@ def _to_null() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-    os.chdir("/")
 
 
 def _close_others(keep: set[int | None]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ivcapfs.catalog.interface import Catalog
+from ivcapfs.errors import AttributesUnsupported, NoSuchAttribute
 from ivcapfs.fs.aspectchange import Action, Change, parse, parse_removal
 from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.nodes import EPOCH, DraftNode, Node
@@ -22,8 +23,8 @@ from ivcapfs.spool.mime import HEAD, mime_type
 from ivcapfs.waits import Check
 
 UPLOAD = "user.ivcap.upload"
-"""Where a new file stands. Set to ``retry`` a failed one is sent after all; set to ``now`` on the status file, nothing
-settles any longer."""
+"""Where a new file stands. Set to ``retry`` a failed one is sent after all; set to ``now`` on the status file, what is
+closed settles no longer."""
 
 
 class DraftAttributes:
@@ -53,7 +54,23 @@ class DraftAttributes:
             self._aspects.apply(Change.from_json(change), urn)
 
     def _journal(self, draft: Draft, change: Change) -> None:
-        draft.note(lambda entry: replace(entry, changes=(*entry.changes, change.to_json())))
+        """Put a change into the journal, in place of an earlier one of the same aspect.
+
+        Raises:
+            AttributesUnsupported: it is for collections alone.
+            NoSuchAttribute: it takes away what was not set.
+        """
+        if change.describes_collection:
+            raise AttributesUnsupported("an artifact is no collection")
+        if change.action is Action.REMOVE and all(each["label"] != change.label for each in draft.entry.changes):
+            raise NoSuchAttribute(f"no aspect {change.label!r} was set")
+        draft.note(lambda entry: replace(entry, changes=_with(entry.changes, change)))
+
+
+def _with(changes: tuple[dict[str, Any], ...], change: Change) -> tuple[dict[str, Any], ...]:
+    """Return the changes with one more, which stands for all earlier ones of its label."""
+    kept = tuple(each for each in changes if not change.label or each["label"] != change.label)
+    return kept if change.action is Action.REMOVE else (*kept, change.to_json())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +104,9 @@ class DescribedDraft:
         return self._pending()
 
     def _pending(self) -> tuple[AspectRecord, ...]:
-        standing: dict[str, Change] = {}
-        for number, value in enumerate(self.draft.entry.changes):
-            change = Change.from_json(value)
-            standing.pop(change.label, None)
-            if change.action is not Action.REMOVE:
-                standing[change.label or str(number)] = change
+        changes = [Change.from_json(value) for value in reversed(self.draft.entry.changes)]
         return tuple(
-            AspectRecord("", "", change.schema or change.label, change.content, None, EPOCH)
-            for change in reversed(standing.values())
+            AspectRecord("", "", change.schema or change.label, change.content, None, EPOCH) for change in changes
         )
 
     def _mime_type(self) -> str:

@@ -32,11 +32,16 @@ def await_uploads(mountpoint: Path, tell: Callable[[int, int], None]) -> None:
     Args:
         tell: called again and again with the files and the bytes that are left.
     """
-    with contextlib.suppress(OSError):  # a mount that only reads
-        os.setxattr(mountpoint / ".ivcapfs" / "status.json", ATTRIBUTE, b"now")
-    while uploads := uploads_of(mountpoint):
+    while uploads := _hurried_uploads_of(mountpoint):
         left = int(uploads.get("pending", 0))
         if not left:
             return
         tell(left, int(uploads.get("bytes_left", 0)))
         time.sleep(POLL_SECONDS)
+
+
+def _hurried_uploads_of(mountpoint: Path) -> dict[str, Any] | None:
+    """As `uploads_of`, once nothing that is closed settles any longer."""
+    with contextlib.suppress(OSError):  # a mount that only reads
+        os.setxattr(mountpoint / ".ivcapfs" / "status.json", ATTRIBUTE, b"now")
+    return uploads_of(mountpoint)

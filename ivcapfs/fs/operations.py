@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ivcapfs.cache.reader import Handle, Reader, Sink
+from ivcapfs.cache.block import Sink
+from ivcapfs.cache.readahead import Handle
+from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.transfer import Blob
 from ivcapfs.catalog.interface import Catalog, FileEntry
 from ivcapfs.catalog.names import Parts
@@ -174,11 +176,11 @@ class Operations:
     def read(self, handle: int, size: int, offset: int) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
         pieces: list[bytes] = []
-        self.read_into(handle, size, offset, lambda view: pieces.append(bytes(view)))
+        self.read_buf(handle, size, offset, lambda view: pieces.append(bytes(view)))
         return b"".join(pieces)
 
     @answers
-    def read_into(self, handle: int, size: int, offset: int, sink: Sink) -> int:
+    def read_buf(self, handle: int, size: int, offset: int, sink: Sink) -> int:
         """Hand the bytes of [offset, offset + size) to `sink`; return how many, fewer only at the end of the file."""
         file = self._file(handle)
         if not file.was_read:

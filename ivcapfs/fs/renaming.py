@@ -88,7 +88,9 @@ class Names:
         if old == new:
             return
         node, target = self._tree.node(old, self._check), self._node_or_none(new)
-        if new[-1].startswith(HIDDEN) and isinstance(node, FileNode):  # it is being removed while it is open
+        if new[-1].startswith(HIDDEN) and isinstance(node, FileNode):  # it is open, and being removed or replaced
+            if old[0] != COLLECTIONS:
+                raise InUse(f"{'/'.join(old)} is an artifact, and open for reading")
             self.unlink(_path(old), old, node)
             return
         if target is not None and flags & RENAME_NOREPLACE:
@@ -129,10 +131,14 @@ class Names:
         Raises:
             NotEmpty: something is in it.
         """
-        if not isinstance(self._tree.node(parts, self._check), FolderNode):
-            raise NotAFolder(f"{'/'.join(parts)} is no folder")
         if len(parts) < 2 or parts[0] not in (ARTIFACTS, COLLECTIONS):
             raise NotAllowed(f"{'/'.join(parts)} is a part of every mount")
+        node = self._node_or_none(parts)
+        if node is None and parts[0] == COLLECTIONS:  # a folder that went with its last member, as rm -r takes it
+            self._collections.remove(parts[1:], self._check)
+            return
+        if not isinstance(node, FolderNode):
+            raise NotAFolder(f"{'/'.join(parts)} is no folder")
         is_made = isinstance(self._drafts.at(parts), Made)
         reading = self._tree.reading(parts, self._check)
         if next(reading.entries(0), None) is not None:
@@ -177,28 +183,41 @@ class Names:
         with draft.lock:
             if draft.is_ending or draft.is_gone:
                 raise NotAllowed(f"{'/'.join(old)} is becoming an artifact, which is never renamed")
-            was_hidden, draft.due = draft.entry.is_hidden, None
-        before = draft.entry
+            before, draft.due = draft.entry, None
 
         def moved(entry: Entry) -> Entry:
             after = replace(entry, parts=new, below=below, collection=collection)
             return after if after.name == entry.name else replace(after, begun=None, twins=None)
 
-        after = draft.note(moved)
+        try:
+            after = draft.note(moved)
+        except IvcapfsError:
+            self._complete_if_closed(draft)
+            raise
         if after.begun is None and before.begun is not None:
             with draft.lock:
                 draft.stale = True
         self._drafts.moved(draft, old)
-        if isinstance(target, DraftNode):
-            self._writer.discard(target.draft, is_replaced=True)
-        if draft.writers or after.state is not State.CLOSED:
-            return
-        if was_hidden and not after.is_hidden:
-            self._send_under_its_name(draft, before, new)
-        self._uploader.complete_later(draft)
+        replaced = target.draft if isinstance(target, DraftNode) else None
+        if before.is_hidden and not after.is_hidden and after.state is State.CLOSED and not draft.writers:
+            self._send_under_its_name(draft, before, new, replaced)
+        if replaced is not None:
+            self._writer.discard(replaced, is_replaced=True)
+        self._writer.drop_hidden(draft)
+        self._complete_if_closed(draft)
 
-    def _send_under_its_name(self, draft: Draft, before: Entry, new: Parts) -> None:
-        """Send a file whose name was hidden so far; as with close(2), whoever renames it is told the truth."""
+    def _complete_if_closed(self, draft: Draft) -> None:
+        if draft.entry.state is State.CLOSED and not draft.writers and not draft.is_gone:
+            self._uploader.complete_later(draft)
+
+    def _send_under_its_name(self, draft: Draft, before: Entry, new: Parts, replaced: Draft | None) -> None:
+        """Send a file whose name was hidden so far; as with close(2), whoever renames it is told the truth.
+
+        Args:
+            before: what it is to be again, where that fails.
+            replaced: what was at the path so far, and is to be there again then.
+        """
+        is_kept = replaced is not None and self._hold_back(replaced)
         with draft.lock:
             draft.flushed = -1
             draft.changes = max(draft.changes, 1)
@@ -214,7 +233,19 @@ class Names:
             with draft.lock:
                 draft.stale, draft.failure = True, None
             self._drafts.moved(draft, new)
+            if replaced is not None and is_kept:
+                self._drafts.put(replaced)
+                self._complete_if_closed(replaced)
             raise
+
+    @staticmethod
+    def _hold_back(draft: Draft) -> bool:
+        """Do not complete a file that is perhaps to be removed; return False where that has begun."""
+        with draft.lock:
+            if draft.is_ending or draft.is_gone:
+                return False
+            draft.due = None
+            return True
 
     def _rename_folder(self, old: Parts, new: Parts, target: Node | None) -> None:
         if target is not None:
@@ -249,9 +280,16 @@ class Names:
             return None
 
     def _is_on_platform(self, parts: Parts) -> bool:
-        found = self._node_or_none(parts)
-        reading = self._tree.reading(parts, self._check) if isinstance(found, FolderNode) else None
-        return reading is not None and any(isinstance(each, FileNode) for _, each, _ in reading.entries(0))
+        """Return whether a folder holds artifacts, at whatever depth."""
+        for name, listed, _ in self._tree.reading(parts, self._check).entries(0):
+            below = (*parts, name)
+            match listed:
+                case DraftNode():
+                    continue
+                case FolderNode() if self._drafts.at(below) is not None and not self._is_on_platform(below):
+                    continue
+            return True
+        return False
 
 
 def _path(parts: Parts) -> str:

@@ -50,7 +50,7 @@ class Writable:
         stopped: whether the mount is going away for good.
 
     Attributes:
-        hurried: called when somebody asked that nothing settles any longer; set once, before the mount serves.
+        hurried: called when somebody asked that what is closed settles no longer; set once, before the mount serves.
 
     Raises:
         ConfigError: the spool cannot be used.
@@ -76,7 +76,7 @@ class Writable:
         bound = limits.total + limits.idle
         self._collections = views.collections
         self._attributes = DraftAttributes(views.aspects, catalog)
-        owner = Owner(this_host(), os.getpid(), str(settings.mountpoint), connection.origin)
+        owner = Owner(this_host(), os.getpid(), str(settings.mountpoint), connection.origin, settings.source)
         self.spool = Spool(write.spool, store_name(connection.origin, connection.identity), owner)
         sender = Sender(connection.api, connection.uploads, policy=write.policy, patience=bound, stopped=stopped)
         self.uploader = Uploader(self.drafts, sender, self, settle=write.settle)
@@ -98,7 +98,7 @@ class Writable:
 
     def finish(self) -> None:
         """The mount is gone: complete what can be within a bound; the rest is left to the next mount."""
-        self.uploader.hurry()
+        self.uploader.hurry(for_good=True)
         left = self.uploader.await_idle(FINISH_SECONDS)
         if left:
             log.warning("%d new files are not sent yet: the next mount with -o write goes on with them", left)

@@ -21,7 +21,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
-from ivcapfs.fs.placing import Places
+from ivcapfs.fs.placing import HIDDEN, Places
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import Entry, State
@@ -140,6 +140,16 @@ class Writer:
         self._drafts.take_away(draft)
         with draft.journal_lock:
             draft.folder.remove(draft.entry)
+
+    def drop_hidden(self, draft: Draft) -> None:
+        """Remove a file that was removed while it was open, and is not open any more.
+
+        libfuse does so itself, unless the last handle was released while it was giving the file its hidden name.
+        """
+        with draft.lock:
+            is_left = draft.handles == 0 and draft.entry.parts[-1].startswith(HIDDEN) and not draft.is_gone
+        if is_left:
+            self.discard(draft)
 
     def _await(self, future: Future[None], draft: Draft) -> None:
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ivcapfs.cache.reader import Sink
+from ivcapfs.cache.block import Sink
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.store import Store
 from ivcapfs.client import Connection
@@ -78,11 +78,11 @@ class WritingOperations(Operations):
         return super().open(path, flags)
 
     @answers
-    def read_into(self, handle: int, size: int, offset: int, sink: Sink) -> int:
-        """See `Operations.read_into`."""
+    def read_buf(self, handle: int, size: int, offset: int, sink: Sink) -> int:
+        """See `Operations.read_buf`."""
         file = self._leave(handle, keep=True)
         if not isinstance(file, _DraftFile):
-            return super().read_into(handle, size, offset, sink)
+            return super().read_buf(handle, size, offset, sink)
         data = file.draft.read(size, offset)
         sink(memoryview(data))
         return len(data)
@@ -92,7 +92,7 @@ class WritingOperations(Operations):
         """Write at an offset (pwrite(2)); return the count of bytes, always all."""
         draft = self._draft(handle)
         count = draft.write(data, offset)
-        self._uploader.written(draft)
+        self._uploader.written(draft, self._check)
         return count
 
     @answers
@@ -142,6 +142,7 @@ class WritingOperations(Operations):
             self._writer.closed(file.draft)
         else:
             file.draft.closed(writes=False)
+        self._writer.drop_hidden(file.draft)
         return None
 
     # -- names ---------------------------------------------------------------------------------------------------

@@ -125,22 +125,28 @@ class Sender:
         with draft.sending:
             draft.acquire()
             try:
-                if draft.size == 0 and draft.entry.begun is None:
-                    return self._complete_empty(draft)
-                done = self._taken_up(draft)
-                if done is not None:
-                    return done
-                _check_whole(draft)
-                self._bring_all(draft, announced=draft.size)
-                begun = draft.entry.begun
-                if begun is None:
-                    raise ProtocolError(f"{draft.entry.path}: the upload was lost")
-                if begun.announced is None:
-                    upload = _upload(begun)
-                    self._patiently(draft, lambda: self._uploads.finish(upload, draft.size, self._stopped))
-                return self._ready(begun.uuid)
+                return self._complete(draft)
+            except IvcapfsError:
+                draft.sending_began = False  # what was asked for may have been done: the next try is to ask
+                raise
             finally:
                 draft.release()
+
+    def _complete(self, draft: Draft) -> ArtifactRecord:
+        if draft.size == 0 and draft.entry.begun is None:
+            return self._complete_empty(draft)
+        done = self._taken_up(draft)
+        if done is not None:
+            return done
+        _check_whole(draft)
+        self._bring_all(draft, announced=draft.size)
+        begun = draft.entry.begun
+        if begun is None:
+            raise ProtocolError(f"{draft.entry.path}: the upload was lost")
+        if begun.announced is None:
+            upload = _upload(begun)
+            self._patiently(draft, lambda: self._uploads.finish(upload, draft.size, self._stopped))
+        return self._ready(begun.uuid)
 
     def record(self, uuid: str) -> ArtifactRecord:
         """Return the record of an artifact that was completed before."""
@@ -186,7 +192,11 @@ class Sender:
             if done < len(chunk):
                 self._uploads.bring(upload, start + done, rest_of(chunk, done), self._stopped)
 
-        self._patiently(draft, bring)
+        try:
+            self._patiently(draft, bring)
+        except IvcapfsError:
+            draft.sending_began = False  # it may have come further: the next try is to ask
+            raise
         draft.reached(start + len(chunk))
 
     # -- records -------------------------------------------------------------------------------------------------
@@ -211,7 +221,10 @@ class Sender:
         try:
             upload = self._patiently(draft, begin)
         except _NO_DEFERRING as exc:
-            if announced is not None or isinstance(exc, StorageFull):
+            if announced is not None:
+                self._defers = True  # so it was not for the length
+                raise
+            if is_passing(exc) or isinstance(exc, StorageFull):
                 raise
             log.info("the server wants to know the length of an upload at its beginning: %s", exc)
             self._defers = False

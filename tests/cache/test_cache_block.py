@@ -14,9 +14,15 @@ def block(size: int = 100, start: int = 1000) -> Block:
     return Block(start, size, memoryview(bytearray(128)), ahead=False)
 
 
+@pytest.fixture
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits does not look by itself before the test gives it up."""
+    monkeypatch.setattr("ivcapfs.cache.block.POLL_SECONDS", 2 * PATIENCE)
+
+
 def waiting(block: Block, offset: int, seconds: float = PATIENCE) -> Background:
     caller = Background(block.wait, offset, never, seconds, "it")
-    wait_until(lambda: offset - block.start in block._wanted or caller.future.done())
+    wait_until(lambda: any(needed == offset - block.start for needed, _ in block._waiters) or caller.future.done())
     return caller
 
 
@@ -29,6 +35,7 @@ def test_what_is_there_is_not_waited_for() -> None:
     assert made.is_whole and made.wait(1100, never, PATIENCE, "it") is False
 
 
+@pytest.mark.usefixtures("no_polling")
 def test_each_waiter_goes_on_when_its_own_bytes_are_there() -> None:
     made = block()
     callers = {offset: waiting(made, offset) for offset in (1010, 1050, 1100)}
@@ -41,9 +48,10 @@ def test_each_waiter_goes_on_when_its_own_bytes_are_there() -> None:
     assert not callers[1100].future.done()
     made.advance(1)
     assert callers[1100].result() is True
-    assert not made._wanted
+    assert not made._waiters
 
 
+@pytest.mark.usefixtures("no_polling")
 def test_a_failure_reaches_who_waits_for_more_and_not_who_has_enough() -> None:
     made = block()
     made.advance(50)
@@ -62,7 +70,7 @@ def test_a_waiter_can_be_interrupted_and_leaves_nothing_behind() -> None:
     made = block()
     with pytest.raises(Interrupted):
         made.wait(1001, check, PATIENCE, "it")
-    assert not made._wanted
+    assert not made._waiters
 
 
 def test_the_bound_counts_from_the_last_progress() -> None:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ivcapfs.cache.block import Block
-from ivcapfs.cache.readahead import FIRST_WINDOW, LONGEST, MOST_TRANSFERS, Pace
-from ivcapfs.cache.reader import Handle, Reader
+from ivcapfs.cache.readahead import FIRST_WINDOW, LONGEST, MOST_TRANSFERS, Handle, Pace
+from ivcapfs.cache.reader import Reader
 from ivcapfs.config import CacheSettings
 from ivcapfs.errors import (
     BadHandle,
@@ -285,6 +285,26 @@ def test_with_all_memory_filling_a_read_waits_for_room(source: FakeSource) -> No
         assert [each.result() for each in waiting] == [DATA[at * BLOCK :][: 2 * BLOCK] for at in (10, 14, 20)]
         wait_until(lambda: quiet(reader))
         assert not reader._waiting
+
+
+@pytest.mark.parametrize("is_stuck", [False, True])
+def test_a_read_waits_for_room_for_all_of_it_unless_nothing_moves(
+    source: FakeSource, monkeypatch: pytest.MonkeyPatch, is_stuck: bool
+) -> None:
+    monkeypatch.setattr("ivcapfs.cache.reader.TIGHT_SECONDS", 0.1 if is_stuck else 3600.0)
+    with reading(source, memory=16 * BLOCK, read_ahead=0) as reader:
+        source.gate.clear()
+        filling = [Background(read, reader, at * BLOCK, 4 * BLOCK) for at in (0, 4, 8)]
+        source.await_requests(3)
+        late = Background(read, reader, 12 * BLOCK, 4 * BLOCK)
+        if is_stuck:
+            source.await_requests(4)
+        else:
+            wait_until(lambda: len(reader._waiting) == 1)
+        source.gate.set()
+        for at, each in zip((0, 4, 8, 12), (*filling, late), strict=True):
+            assert each.result() == DATA[at * BLOCK :][: 4 * BLOCK]
+        assert len(source.requests) > 4 if is_stuck else len(source.requests) == 4
 
 
 def test_a_read_that_waits_for_room_ends_when_interrupted_and_at_the_bound(source: FakeSource) -> None:

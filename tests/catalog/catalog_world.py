@@ -17,6 +17,10 @@ REFRESH = 30.0
 DAY = 86_400.0
 
 
+MADE: list[Store] = []
+"""The stores that the test under way has made by itself; see conftest.py."""
+
+
 class Mounted:
     """One process's catalog.
 

@@ -189,6 +189,26 @@ def test_a_folder_that_cannot_be_written_serves_what_it_has_and_the_rest_is_kept
     assert len(caplog.records) == 1 and "kept in memory" in caplog.text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be two users")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_folder_of_another_user_is_neither_needed_nor_believed(
+    world: World, folder: Path, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.chmod(mode)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    world.api.calls.clear()
+    os.seteuid(NOBODY)
+    try:
+        mounted = world.mount()
+        assert len(mounted.names()) == MANY
+        assert mounted.index.status().path is None
+    finally:
+        os.seteuid(0)
+    assert world.api.count("page") > 2  # nothing was taken from it
+    assert len(caplog.records) == 1 and "kept in memory" in caplog.text
+
+
 def test_without_any_folder_the_catalog_is_in_memory(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder.write_text("a file")
     with ThreadPoolExecutor(4) as pool:

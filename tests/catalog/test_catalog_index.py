@@ -213,6 +213,7 @@ def test_a_first_listing_that_does_not_come_ends_at_the_bound(pool: ThreadPoolEx
     with pytest.raises(DeadlineExceeded):
         world.names()
     world.api.gate.set()
+    world.index.close()
 
 
 def test_a_waiting_access_can_be_interrupted(world: World) -> None:

@@ -328,6 +328,6 @@ def test_a_question_that_does_not_count_any_more_ends_after_the_one_that_does(wo
     else:
         before.result()
     assert world.get() == "amended"
-    world.clock.advance(KEEP)
+    world.kept.outdate(lambda key: True)
     gates.append(gates[1])
     assert world.get() == "k3", "what the older question was told is no refusal of the newer"

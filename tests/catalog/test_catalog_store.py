@@ -18,6 +18,7 @@ from ivcapfs.catalog.interface import FileEntry, Folder
 from ivcapfs.catalog.names import Parts, id_in, id_path, plain_path
 from ivcapfs.catalog.store import Store
 from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_text
+from tests.catalog.catalog_world import MADE
 from tests.fakes import artifact, uuid_of
 from tests.hostile import HEADS, HOSTILE, assert_fit, names
 from tests.plain_namespace import Folder as PlainFolder
@@ -27,8 +28,9 @@ BIG = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], d
 
 
 def store_of(records: Iterable[ArtifactRecord] = ()) -> Store:
-    """Return a store in memory with some artifacts in it."""
+    """Return a store in memory with some artifacts in it, which is closed at the end of the test."""
     store = Store(None, "")
+    MADE.append(store)
     store.write(lambda write: write.put(records))
     return store
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,45 @@ time.sleep(60)
 def test_the_bound_in_time() -> None:
     with pytest.raises(tokencommand.TooSlow, match=r"did not end within 0.2 s"):
         ask(("sleep", "60"), time.sleep, seconds=0.2)
+
+
+@pytest.fixture
+def blocked() -> Iterator[None]:
+    """Every signal blocked, as those that end a mount are in its threads."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.usefixtures("blocked")
+def test_no_signal_is_blocked_or_ignored_in_the_program() -> None:
+    code = "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('Sig{}')))"
+    assert int(ask(("env", *python(code.format("Blk"))), time.sleep).reveal(), 16) == 0
+    words = ("sh", "-c", "sed -n 's/^SigIgn:.//p' /proc/self/status")
+    ignored = int(ask(words, time.sleep).reveal(), 16)
+    assert not any(ignored & 1 << (number - 1) for number in (signal.SIGTERM, signal.SIGPIPE))
+    assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # ours is as it was
+
+
+@pytest.mark.usefixtures("blocked")
+def test_a_program_that_is_ended_may_finish_what_it_writes(tmp_path: Path) -> None:
+    code = f"""
+import signal, sys, time
+def finish(*_):
+    open({str(tmp_path / "finished")!r}, "w").close()
+    sys.exit()
+signal.signal(signal.SIGTERM, finish)
+open({str(tmp_path / "begun")!r}, "w").close()
+time.sleep(60)
+"""
+
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+        if (tmp_path / "begun").exists():
+            raise Closing("closed")
+
+    with pytest.raises(Closing):
+        ask(python(code), pause)
+    assert (tmp_path / "finished").exists()
+
+

@@ -92,8 +92,11 @@ def test_what_stands_already_is_left(world: World) -> None:
     world.set(n=1)
     world.set(n=1, **{"$schema": SCHEMA, "$entity": "urn:somebody:else"})
     assert (world.standing(), world.writes()) == ({SCHEMA: 1}, [])
+    world.have(SCHEMA, 0, age=9)
+    world.set(NAME + "~2", n=0)
+    assert (world.standing(), world.writes()) == ({SCHEMA: 1, SCHEMA + "~2": 0}, [])
     world.set(n=True)
-    assert world.writes() == ["replace"], "true is not 1"
+    assert world.writes() == ["add", "retract"], "true is not 1"
 
 
 def test_of_several_the_one_of_the_label_is_replaced_and_the_new_one_is_added_first(world: World) -> None:
@@ -121,6 +124,11 @@ def test_a_schema_that_ends_in_a_number_is_told_from_a_second_aspect(world: Worl
     world.set(NAME + "~2", n=3)
     assert world.standing() == {SCHEMA: 1, SCHEMA + "~2": 3}
     assert [each.schema for each in world.api.aspects[world.urn]] == [SCHEMA, SCHEMA + "~2"]
+    world.writer.remove(world.urn, NAME + "~2", never)
+    world.have(SCHEMA, 0, age=9)
+    world.set(NAME + "~2", n=3, **{"$schema": SCHEMA + "~2"})
+    assert world.standing() == {SCHEMA: 1, SCHEMA + "~2": 3, SCHEMA + "~3": 0}, "the second has another name by now"
+    world.writer.remove(world.urn, NAME + "~3", never)
     world.set(NAME + "~3", n=4)
     world.set(NAME + "~3", n=5)
     assert sorted(world.standing().values()) == [3, 4, 5]
@@ -140,11 +148,14 @@ def test_a_schema_too_long_for_a_label_is_set_where_it_is_known(world: World) ->
     with pytest.raises(Invalid):
         world.set(name, n=1)
     assert world.writes() == []
-    world.set(name, n=1, **{"$schema": LONG})
-    world.set(name, n=2)
+    for n in (1, 2):
+        world.set(name, n=n, **{"$schema": LONG})
     assert world.standing() == {label_of(LONG): 2}
-    world.writer.remove(world.urn, name, never)
+    for _ in range(2):
+        world.writer.apply(parse_removal(name), world.urn)
     assert world.standing() == {}
+    with pytest.raises(NoSuchAttribute):
+        world.writer.remove(world.urn, name, never)
 
 
 def test_a_schema_that_would_stand_for_others_is_not_replaced_in_one_step(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.models import ARTIFACT_COLLECTION_SCHEMA, COLLECTION_ITEM_SCHEMA, COLLECTION_SCHEMA
 from ivcapfs.waits import never
-from tests.fakes import uuid_of
+from tests.fakes import Background, uuid_of
 from tests.fs.views_world import COLLECTION, ViewsWorld
 
 OLDER = "urn:ivcap:collection:" + uuid_of(7)
@@ -146,6 +147,7 @@ def test_what_the_sdk_made_is_filled_and_emptied_here(views: ViewsWorld, write: 
 def test_twice_is_once(views: ViewsWorld, write: Writer) -> None:
     member = views.add("a")
     urn = write.make("c")
+    assert views.attributes("/collections/c")["user.ivcap.members"] == "0"
     for _ in range(3):
         write.add("c", member)
         write.add_by_urn(urn, member)
@@ -240,7 +242,7 @@ def test_what_has_anything_in_it_stays(views: ViewsWorld, write: Writer) -> None
             write.remove(path)
     with pytest.raises(NotAFolder):
         write.remove("c/deep/a")
-    for path in ("gone", "c/gone", "f/gone"):
+    for path in ("gone", "c/gone", "f/gone", "c/deep/gone"):
         with pytest.raises(NoSuchEntry):
             write.remove(path)
     write.discard("c/deep/a")
@@ -249,6 +251,45 @@ def test_what_has_anything_in_it_stays(views: ViewsWorld, write: Writer) -> None
         write.remove("c")
     write.remove("f/one")
     assert views.ls("/collections") == ["c"], "an empty folder goes with what was in it"
+
+
+def test_a_large_collection_is_not_read_to_see_that_it_is_not_empty(views: ViewsWorld, write: Writer) -> None:
+    with views.platform.store.batch():
+        views.collect("c", *(f"urn:ivcap:job:{number}" for number in range(200)))
+    views.ls("/collections")
+    views.asked()
+    with pytest.raises(NotEmpty):
+        write.remove("c")
+    assert views.asked() == {"aspect.list": 1}
+
+
+def test_a_folder_that_went_with_what_was_in_it_can_be_removed_once(views: ViewsWorld, write: Writer) -> None:
+    views.collect("f/g/c", views.add("deep/er/a"), views.add("deep/b"))
+    with pytest.raises(NotEmpty):
+        write.remove("f/g/c/deep/er")
+    for member, gone in (("deep/er/a", ["deep/er"]), ("deep/b", ["deep"])):
+        write.discard("f/g/c/" + member)
+        for folder in gone:
+            write.remove("f/g/c/" + folder)
+            with pytest.raises(NoSuchEntry):
+                write.remove("f/g/c/" + folder)
+    for folder in ("f/g/c", "f/g", "f"):
+        write.remove(folder)
+        with pytest.raises(NoSuchEntry):
+            write.remove(folder)
+    write.make("f")
+    write.remove("f")
+    assert views.ls("/collections") == []
+
+
+def test_a_folder_that_went_by_a_move_can_be_removed(views: ViewsWorld, write: Writer) -> None:
+    views.collect("f/c", views.add("deep/a"))
+    write.make("to")
+    write.move("f/c/deep/a", "to")
+    write.remove("f/c/deep")
+    write.rename("f/c", "c")
+    write.remove("f")
+    assert views.ls("/collections") == ["c", "to"]
 
 
 def test_a_member_that_somebody_else_added_keeps_a_collection(views: ViewsWorld, write: Writer) -> None:
@@ -281,10 +322,10 @@ def test_the_older_form_is_emptied_and_filled(views: ViewsWorld, write: Writer) 
     assert views.ls(f"/collections/{name}") == ["three", "two"]
     (content,) = contents(views, ARTIFACT_COLLECTION_SCHEMA)
     assert (content["collection"], content["artifacts"], content["more"]) == (OLDER, [two], 5)
+    write.discard(f"{name}/three")
     with pytest.raises(NotEmpty):
         write.remove(name)
     write.discard(f"{name}/two")
-    write.discard(f"{name}/three")
     assert views.ls("/collections") == [name], "an empty one is still there"
     write.rename(name, "called")
     assert views.ls("/collections") == ["called"]
@@ -304,7 +345,7 @@ def test_a_member_is_moved_to_another_collection(views: ViewsWorld, write: Write
     write.move("to/a", "to/a")
     for source, target, error in (
         ("to/a", "to/b", NotAllowed), ("to/gone", "from", NoSuchEntry), ("to", "from", IsAFolder),
-        ("to/a", "gone/a", NoSuchEntry),
+        ("to/a", "gone/a", NoSuchEntry), ("to/a", "from/b", NotAllowed),
     ):  # fmt: skip
         with pytest.raises(error):
             write.move(source, target)
@@ -341,6 +382,20 @@ def test_only_members_are_taken_out(views: ViewsWorld, write: Writer, path: str)
     for gone in ("c/gone", "c/deep/gone", "gone"):
         with pytest.raises(NoSuchEntry):
             write.discard(gone)
+
+
+def test_a_member_is_put_where_it_is_shown(views: ViewsWorld, write: Writer) -> None:
+    older, newer = views.add("deep/a.csv", b"older"), views.add("deep/a.csv", b"newer")
+    write.make("c")
+    for path in ("a.csv", "deep", "deep/b.csv", "a@12345678.csv"):
+        with pytest.raises(NotAllowed, match=r"deep/a\.csv"):
+            write.add("c/" + path, newer)
+    assert contents(views, COLLECTION_ITEM_SCHEMA) == []
+    write.add("c/deep/a.csv", newer)
+    aside = f"deep/a@{older[-36:][:8]}.csv"
+    write.add("c/" + aside, older)
+    assert views.cat("/collections/c/deep/a.csv") == b"newer"
+    assert views.cat("/collections/c/" + aside) == b"older"
 
 
 def test_members_go_into_collections_alone(views: ViewsWorld, write: Writer) -> None:
@@ -430,6 +485,44 @@ def test_while_the_server_is_down_nothing_changes(views: ViewsWorld, write: Writ
             attempt()
     assert views.ls("/collections") == ["c"]
     assert views.ls("/collections/c") == ["a"]
+
+
+def test_what_is_read_while_others_write_is_whole(views: ViewsWorld, write: Writer) -> None:
+    members = {name: views.add(name) for name in ("n1", "n2", "n3")}
+    views.collect("c", views.add("always"))
+    views.ls("/artifacts")
+    done = threading.Event()
+
+    def read() -> int:
+        rounds = 0
+        while not done.is_set():
+            assert "c" in views.entries("/collections")
+            assert "always" in views.entries("/collections/c")
+            assert views.fs.getattr("/collections/c/always").size == 0
+            rounds += 1
+        return rounds
+
+    def change(name: str, urn: str) -> None:
+        own = f"of {name}"
+        for _ in range(4):
+            write.add("c", urn)
+            write.make(own)
+            write.move(f"c/{name}", own)
+            views.refresh()
+            write.rename(own, own + "!")
+            write.discard(f"{own}!/{name}")
+            write.remove(own + "!")
+
+    readers = [Background(read) for _ in range(2)]
+    writers = [Background(change, name, urn) for name, urn in members.items()]
+    try:
+        for writer in writers:
+            writer.result()
+    finally:
+        done.set()
+    assert all(reader.result() for reader in readers)
+    assert views.ls("/collections") == ["c"]
+    assert views.ls("/collections/c") == ["always"]
 
 
 def test_the_past_stays_as_it_was(views: ViewsWorld, write: Writer) -> None:

@@ -138,7 +138,8 @@ def test_schemas_that_need_an_escape_or_are_cut(views: ViewsWorld, setter: Sette
     assert {each.schema for each in sdk.get_artifact(urn).metadata} == set(schemas)
     found = shown(views, "/artifacts/a")
     for label in found:
-        setter.set("/artifacts/a", label, {"n": 2})
+        value = json.loads(views.fs.getxattr("/artifacts/a", ASPECT_PREFIX + label))
+        setter.set("/artifacts/a", label, {**value, "n": 2})
     assert shown(views, "/artifacts/a") == {label: {"n": 2} for label in found}
     assert {each.schema: each.content["n"] for each in sdk.list_aspects(entity=urn)} == dict.fromkeys(schemas, 2)
     for label in found:

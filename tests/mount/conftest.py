@@ -135,13 +135,17 @@ class Mounter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: list[Path] = []
+        self.spool = folder / "spool"
         token = folder / "token"
         token.write_text(TOKEN + "\n")
         token.chmod(0o600)
         self.token_file = token
 
-    def __call__(self, url: str, **options: object) -> Mount:
-        """Mount a deployment in the background; options as in `-o`, with `_` for `-`."""
+    def __call__(self, url: str, *flags: str, **options: object) -> Mount:
+        """Mount a deployment in the background; flags and options as in `-o`, the latter with `_` for `-`.
+
+        One that is to write has its spool in the test's folder, as all others of the test.
+        """
         number = len(self._made)
         path, log = self._folder / f"mnt{number}", self._folder / f"log{number}"
         path.mkdir()
@@ -149,7 +153,9 @@ class Mounter:
         named = {"refresh": 1, "token-file": self.token_file, "log-file": log} | {
             name.replace("_", "-"): value for name, value in options.items()
         }
-        words = ["debug", *(f"{name}={value}" for name, value in named.items())]
+        if "write" in flags:
+            named = {"spool-dir": self.spool} | named
+        words = ["debug", *flags, *(f"{name}={value}" for name, value in named.items())]
         result = run(*ivcapfs("mount", url, path, "-o", ",".join(words)), env=clean_env())
         assert result.returncode == 0, result.stderr
         return Mount(path, log)
@@ -157,7 +163,7 @@ class Mounter:
     def close(self) -> None:
         """Take all mounts down, lazily if need be, and see their processes end."""
         for path in self._made:
-            if is_mounted(path) and run(*ivcapfs("umount", path)).returncode != 0:
+            if is_mounted(path) and run(*ivcapfs("umount", "--now", path)).returncode != 0:
                 run("umount", "-l", path)
             eventually(lambda path=path: not daemons(path), f"the process of {path} ends")
             assert not is_mounted(path)
@@ -170,13 +176,16 @@ class Faults:
     Attributes:
         rule: for each request: None lets it pass, else an ASGI application answers instead.
         seen: (method, path, headers) of every request.
+        app: the application itself, for rules that let it answer and change what comes of that.
     """
 
     rule: Callable[[dict[str, Any]], Any] = lambda scope: None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    app: Any = None
 
     def wrap(self, app: Any) -> Any:
         """Return the application with the faults around it."""
+        self.app = app
 
         async def faulty(scope: dict[str, Any], receive: Any, send: Any) -> None:
             if scope["type"] != "http":

@@ -30,7 +30,8 @@ for name in sbin etc; do
   ln -s -t "$new" "$old"/*
   mount --bind "$new" "$real"
 done
-rm -rf /etc/fstab /etc/ivcapfs
+rm -rf /etc/fstab /etc/ivcapfs /etc/mtab
+ln -s /proc/self/mounts /etc/mtab # relative ones lead astray now
 cp {work}/fstab /etc/fstab
 mkdir /etc/ivcapfs
 # the device, open to all, as udev has it
@@ -49,6 +50,12 @@ as_nobody() {{
 }}
 cd {work}
 """
+
+
+def in_a_chroot() -> bool:
+    """Return whether the root of the mount namespace is another folder than ours."""
+    enter = ["nsenter", "--mount=/proc/self/ns/mnt", "test", "-e", str(PROJECT)]
+    return os.geteuid() == 0 and subprocess.run(enter, check=False).returncode != 0
 
 
 class Machine:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.client.fakeorigin import Asked, Reply, as_json, ranged, record
 from tests.loginworld import CANARY, Deployment, write_contexts
-from tests.mount.conftest import Mount, clean_env, daemons, eventually, is_mounted, ivcapfs, run
+from tests.mount.conftest import Mount, clean_env, daemons, eventually, is_mounted, ivcapfs, process, run
 
 DATA = os.urandom(300_000)
 
@@ -158,6 +158,17 @@ def test_another_users_login_is_not_taken(mounted: ContextMounter, deployment: D
     with pytest.raises(PermissionError):
         read_something_new(mount)
     assert "another user's" in lines_about_login(mount)[0]
+
+
+def test_a_token_command_runs_in_the_same_folder_in_the_foreground_too(deployment: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    option = f"token-command=sh -c 'pwd > {tmp_path}/folder; echo {deployment.log_in()[0]}'"
+    command = ivcapfs("mount", "-f", deployment.origin.url, tmp_path / "mnt", "-o", option)
+    with process(*command, env=clean_env(XDG_CACHE_HOME=str(tmp_path)), cwd=tmp_path) as started:
+        eventually(lambda: is_mounted(tmp_path / "mnt"), "it serves")
+        started.terminate()
+        assert started.wait(60) == 0
+    assert (tmp_path / "folder").read_text() == "/\n"
 
 
 def test_a_token_command(mounted: ContextMounter, deployment: Deployment, tmp_path: Path) -> None:

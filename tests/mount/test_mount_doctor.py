@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from ivcapfs.client.auth import given
 from ivcapfs.config import ClientSettings, Secret
 from ivcapfs.doctor import deployment, machine, network
 from ivcapfs.doctor.result import Level, Result
 from ivcapfs.doctor.rounds import rounds
 from ivcapfs.server.runner import Platform
+from tests.client.fakeorigin import as_json
+from tests.client.fakeproxy import Proxy
+from tests.loginworld import CANARY, Deployment, write_contexts
 from tests.mount.conftest import TOKEN, Faults, clean_env, ivcapfs, run
 from tests.mount.private import Machine, made
 from tests.mount.test_mount_faults import add
@@ -98,17 +102,103 @@ def jwt(seconds: float) -> Secret:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "status", "level", "said"),
+    ("seconds", "later", "status", "level", "said"),
     [
-        (7300, 200, Level.OK, "lives for 2 h 1 min"),
-        (300, 200, Level.WARN, "expires in 4 min"),
-        (-4000, 401, Level.FAIL, "expired 1 h 6 min ago"),
-        (-4000, 200, Level.WARN, "by this clock it expired"),
+        (7300, "", 200, Level.OK, "lives for 2 h 1 min"),
+        (300, "", 200, Level.WARN, "expires in 4 min"),
+        (300, "then another", 200, Level.OK, "lives for 4 min; then another"),
+        (-4000, "", 401, Level.FAIL, "expired 1 h 6 min ago"),
+        (-4000, "then another", 200, Level.WARN, "by this clock it expired"),
     ],
 )
-def test_the_life_of_a_token(seconds: float, status: int, level: Level, said: str) -> None:
-    found = deployment.token(jwt(seconds), deployment.Answer(status, None, 0.0), time.time())
+def test_the_life_of_a_token(seconds: float, later: str, status: int, level: Level, said: str) -> None:
+    source, answer = deployment.Source(later, "log in"), deployment.Answer(status, None, 0.0)
+    found = deployment.token(given(jwt(seconds)), source, answer, time.time())
     assert (found.level, said in found.said) == (level, True), found
+
+
+# -- the token is that of the source that a mount would use ----------------------------------------------------------
+
+
+@pytest.fixture
+def gov(tmp_path: Path) -> Iterator[Deployment]:
+    """A deployment, and a login there as the context `gov` of a home in `tmp_path`."""
+    empty = {"items": [], "links": [], "at-time": "2026-06-01T00:00:00Z"}
+    deployment = Deployment(lambda asked: as_json(empty))
+    with deployment.origin:
+        write_contexts(tmp_path / "ivcap-cli" / "config.yaml", deployment.origin.url, *deployment.log_in())
+        yield deployment
+
+
+def token_of(home: Path, *words: object, **env: str) -> dict[str, str]:
+    """Return what is said of the token; that everything else is well if it is, and that no token is told."""
+    checks = doctor(*words, XDG_CONFIG_HOME=str(home), PATH=os.defpath, **env)
+    assert CANARY not in str(checks)
+    found: dict[str, str] = checks["token"]
+    assert failing(checks) == (["token"] if found["level"] == "fail" else [])
+    return found
+
+
+def test_a_context(gov: Deployment, tmp_path: Path) -> None:
+    found = token_of(tmp_path, "gov")
+    assert found["level"] == "ok" and found["said"].endswith("; then the login gives another")
+    assert gov.refreshes == 0
+
+
+def test_a_context_whose_token_is_refused_or_expired_is_renewed_as_by_a_mount(gov: Deployment, tmp_path: Path) -> None:
+    gov.expire()
+    assert token_of(tmp_path, "gov")["level"] == "ok"
+    assert gov.refreshes == 1
+    file = tmp_path / "ivcap-cli" / "config.yaml"
+    write_contexts(file, gov.origin.url, jwt(-60).reveal(), gov.new_refresh())
+    assert token_of(tmp_path)["level"] == "ok"
+    assert gov.refreshes == 2
+
+
+@pytest.mark.parametrize("seconds", [-60, 3600])
+def test_a_context_that_is_logged_out(gov: Deployment, tmp_path: Path, seconds: float) -> None:
+    write_contexts(tmp_path / "ivcap-cli" / "config.yaml", gov.origin.url, jwt(seconds).reveal(), "v1.spent")
+    found = token_of(tmp_path, "gov")
+    assert (found["level"], found["remedy"]) == ("fail", "ivcap context login --context gov")
+    assert "has an expired login" in found["said"] if seconds < 0 else "refuses it" in found["said"]
+    assert found["remedy"] not in found["said"]
+
+
+def test_a_context_that_cannot_be_renewed_and_ends_soon(gov: Deployment, tmp_path: Path) -> None:
+    gov.lifetime = 300
+    file = tmp_path / "ivcap-cli" / "config.yaml"
+    write_contexts(file, gov.origin.url, gov.log_in()[0], "none")
+    file.write_text(file.read_text().replace("      refresh-token: none\n", ""))
+    found = token_of(tmp_path, "gov")
+    assert (found["level"], found["remedy"]) == ("warn", "ivcap context login --context gov")
+
+
+def test_a_token_command_runs_where_a_mounts_does(gov: Deployment, tmp_path: Path) -> None:
+    command = f"sh -c 'pwd > {tmp_path}/folder; echo {gov.log_in()[0]}'"
+    found = token_of(tmp_path, gov.origin.url, "-o", f"token-command={command}", IVCAP_JWT="another")
+    assert found["level"] == "ok" and found["said"].endswith("; then the token command is asked")
+    assert (tmp_path / "folder").read_text() == "/\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("false", "failed (1)"), ("echo wrong", "refuses it"), ("no-such-program", "cannot be run")]
+)
+def test_a_token_command_that_gives_no_good_token(gov: Deployment, tmp_path: Path, command: str, said: str) -> None:
+    found = token_of(tmp_path, gov.origin.url, "-o", f"token-command={command}")
+    assert (found["level"], said in found["said"]) == ("fail", True), found
+    assert found["remedy"] == f"see why {command.split()[0]} gives no good token"
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_a_token_file(gov: Deployment, tmp_path: Path, is_good: bool) -> None:
+    file = tmp_path / "token"
+    file.touch(0o600)
+    file.write_text(gov.log_in()[0] if is_good else "spent")
+    found = token_of(tmp_path, gov.origin.url, "-o", f"token-file={file}")
+    assert (found["level"], str(file) in found["said" if is_good else "remedy"]) == ("ok" if is_good else "fail", True)
+
+
+# -- the way there ---------------------------------------------------------------------------------------------------
 
 
 def results(url: str, **more: Any) -> dict[str, Result]:
@@ -168,6 +258,43 @@ def test_no_proxy_and_this_machine_are_respected(monkeypatch: pytest.MonkeyPatch
     assert network.proxy("https://127.0.0.1:1").level is Level.OK
 
 
+def test_the_way_through_a_proxy_that_asks_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate_for("ivcap.example.org", tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    with served_by_tls(tmp_path) as port, Proxy({"ivcap.example.org": port}) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", "://ada:p%40ss@"))
+        monkeypatch.setenv("NO_PROXY", "ivcap.example.org:8443,10.0.0.0/8")
+        assert network.name("https://ivcap.example.org").said == "the proxy asks for ivcap.example.org"
+        found = network.connection("https://ivcap.example.org")
+        assert (found.level, "is good for 99 days" in found.said) == (Level.OK, True), found
+        assert proxy.connects == ["ivcap.example.org:443"]
+        assert "proxy-authorization: basic ywrhonbac3m=" in proxy.heads[0].lower()  # of ada:p@ss
+        # what a mount would ask directly
+        for excepted in ("https://ivcap.example.org:8443", "https://10.1.2.3"):
+            assert network.proxy(excepted).said == "none for this address"
+
+
+@pytest.mark.parametrize("given", ["socks5://127.0.0.1:9", "http://:8080"])
+def test_a_proxy_that_no_mount_could_use(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", given)
+    found = network.proxy("https://ivcap.example.org")
+    assert (found.level, "cannot be used" in found.said) == (Level.FAIL, True)
+
+
+def test_authorities_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    found = network.connection("https://127.0.0.1:9")
+    assert (found.level, "SSL_CERT_FILE" in found.remedy) == (Level.FAIL, True)
+
+
+def certificate_for(name: str, folder: Path) -> None:
+    """Make a certificate and its key, cert.pem and key.pem."""
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "100"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
 def test_nobody_listens() -> None:
     checks = doctor(DEAD, IVCAP_JWT=TOKEN)
     assert failing(checks) == ["TLS"]
@@ -180,10 +307,7 @@ def test_an_unknown_name() -> None:
 
 
 def test_a_certificate_that_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "100"]
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    certificate_for("localhost", tmp_path)
     with served_by_tls(tmp_path) as port:
         found = network.connection(f"https://localhost:{port}")
         assert (found.level, "SSL_CERT_FILE" in found.remedy) == (Level.FAIL, True)

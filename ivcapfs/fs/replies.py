@@ -1,0 +1,98 @@
+"""What a read answers the kernel with: memory that libfuse sends and gives back, taken once there are bytes for it.
+
+Used by `ivcapfs.fs.binding`. libfuse's ``read`` comes with a buffer for the answer, so that a thousand reads that wait
+for the server hold a thousand megabytes; ``read_buf`` lets the callback bring its own. It has to come from malloc(3),
+for libfuse frees it.
+
+Threading: a reply belongs to the thread that answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import struct
+
+_LIBC = ctypes.PyDLL(None)  # keeps the interpreter's lock: what is called here takes less than that
+_malloc, _free = _LIBC.malloc, _LIBC.free
+_malloc.restype, _malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+_free.restype, _free.argtypes = None, [ctypes.c_void_p]
+_copy = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
+    ctypes.cast(_LIBC.memmove, ctypes.c_void_p).value or 0
+)
+_ONE_BUFFER = struct.Struct("@NNN Ni PiqN")
+"""``struct fuse_bufvec`` with one ``struct fuse_buf``: count, index, offset; size, flags, memory, descriptor, position,
+and the size of the memory (since libfuse 3.17)."""
+SHORT = 64 * 1024
+"""Bytes that are copied faster than the interpreter's lock is let go and taken again."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
+_KEPT = 16 * 1024 * 1024
+"""Free bytes at the end of the heap that are not given back: a fresh page costs a fault."""
+_MAPPED = 4 * 1024 * 1024
+"""From this size on memory is mapped by itself; the longest answer is a megabyte."""
+
+
+def keep_memory_together() -> None:
+    """Make malloc(3) take all from one place; to be called before the first thread begins.
+
+    glibc gives each of many threads a place of its own, and each keeps the answers that went through it. Of the one
+    place it would give back what is more than two answers, again and again: see mallopt(3).
+    """
+    with contextlib.suppress(AttributeError):  # another C library than glibc, which does not do that
+        for option, value in ((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, _KEPT), (_M_MMAP_THRESHOLD, _MAPPED)):
+            _LIBC.mallopt(option, value)
+
+
+class Reply:
+    """The answer to one read, filled piece by piece.
+
+    Args:
+        room: bytes that the kernel asked for.
+    """
+
+    __slots__ = ("_filled", "_memory", "_room")
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._memory = 0
+        self._filled = 0
+
+    def add(self, piece: memoryview) -> None:
+        """Copy the next piece.
+
+        Raises:
+            MemoryError: there is no memory for the answer.
+        """
+        size = len(piece)
+        if size > self._room - self._filled:
+            raise ValueError(f"{size} bytes more than the {self._room} that the kernel asked for")
+        if not self._memory:
+            self._memory = _allocated(self._room)
+        source = bytes(piece) if piece.readonly else ctypes.byref(ctypes.c_char.from_buffer(piece))
+        (_copy if size <= SHORT else ctypes.memmove)(self._memory + self._filled, source, size)
+        self._filled += size
+
+    def hand_over(self) -> int:
+        """Return the address of the ``struct fuse_bufvec`` for libfuse, which frees it and the bytes.
+
+        Raises:
+            MemoryError: there is no memory for it.
+        """
+        vector = _allocated(_ONE_BUFFER.size)
+        fields = _ONE_BUFFER.pack(1, 0, 0, self._filled, 0, self._memory, -1, 0, self._filled)
+        _copy(vector, fields, len(fields))
+        self._memory = 0
+        return vector
+
+    def drop(self) -> None:
+        """Give back what was not handed over. May be called again."""
+        if self._memory:
+            _free(self._memory)
+            self._memory = 0
+
+
+def _allocated(size: int) -> int:
+    address = _malloc(size)
+    if not address:
+        raise MemoryError(f"no {size} bytes for an answer")
+    return int(address)
