@@ -14,6 +14,7 @@ import pytest
 
 from ivcapfs import errors
 from ivcapfs.client import Connection
+from ivcapfs.client.rate import MUCH, LeastRate
 from ivcapfs.models import Content
 from tests.client.fakeorigin import (
     LIMITS,
@@ -322,6 +323,16 @@ def test_one_that_falls_silent_again_and_again_is_given_up_although_each_answer_
             with pytest.raises(errors.DeadlineExceeded):
                 read(connection)
         assert len(blob_requests(origin)) == 2
+
+
+def test_silences_far_apart_are_not_counted_together() -> None:
+    rate = LeastRate(replace(LIMITS, idle=20.0, least_rate=1))
+    for _ in range(5):
+        rate.waited(0.1, MUCH)
+        rate.silent(20.0)
+    rate.waited(0.1, MUCH - 1)
+    with pytest.raises(errors.DeadlineExceeded):
+        rate.silent(20.0)
 
 
 @pytest.mark.parametrize("form", ["cut off", "short range"])
