@@ -186,7 +186,11 @@ class Sender:
             if done < len(chunk):
                 self._uploads.bring(upload, start + done, rest_of(chunk, done), self._stopped)
 
-        self._patiently(draft, bring)
+        try:
+            self._patiently(draft, bring)
+        except IvcapfsError:
+            draft.sending_began = False  # it may have come further: the next try is to ask
+            raise
         draft.reached(start + len(chunk))
 
     # -- records -------------------------------------------------------------------------------------------------
@@ -211,7 +215,10 @@ class Sender:
         try:
             upload = self._patiently(draft, begin)
         except _NO_DEFERRING as exc:
-            if announced is not None or isinstance(exc, StorageFull):
+            if announced is not None:
+                self._defers = True  # so it was not for the length
+                raise
+            if is_passing(exc) or isinstance(exc, StorageFull):
                 raise
             log.info("the server wants to know the length of an upload at its beginning: %s", exc)
             self._defers = False
