@@ -27,6 +27,7 @@ from ivcapfs.client import Api, Uploads
 from ivcapfs.client.exchange import FileSlice, rest_of
 from ivcapfs.client.tus import Upload
 from ivcapfs.config import MIB
+from ivcapfs.crashing import reach
 from ivcapfs.errors import (
     BadRequest,
     Closing,
@@ -135,9 +136,11 @@ class Sender:
                 begun = draft.entry.begun
                 if begun is None:
                     raise ProtocolError(f"{draft.entry.path}: the upload was lost")
+                reach("before completion")
                 if begun.announced is None:
                     upload = _upload(begun)
                     self._patiently(draft, lambda: self._uploads.finish(upload, draft.size, self._stopped))
+                reach("after completion")
                 return self._ready(begun.uuid)
             finally:
                 draft.release()
@@ -191,6 +194,7 @@ class Sender:
         except IvcapfsError:
             draft.sending_began = False  # it may have come further: the next try is to ask
             raise
+        reach("chunk sent")
         draft.reached(start + len(chunk))
 
     # -- records -------------------------------------------------------------------------------------------------
@@ -223,6 +227,7 @@ class Sender:
             log.info("the server wants to know the length of an upload at its beginning: %s", exc)
             self._defers = False
             return None
+        reach("upload create")
         begun = Begun(upload.uuid, upload.url, announced)
         after = draft.note(lambda present: replace(present, begun=begun) if _goes_as(present, entry) else present)
         draft.sending_began = True
