@@ -109,7 +109,7 @@ def test_the_server_uses_of_the_package_nothing_above_its_settings() -> None:
         ("uvicorn", {"server"}),
         ("sqlite3", {"catalog", "server", "demo"}),
         ("click", {"cli", "commands"}),
-        ("rich", {"cli", "demo", "statusreport"}),
+        ("rich", {"cli", "commands", "demo", "statusreport"}),
     ],
 )
 def test_each_library_has_its_place(library: str, where: set[str]) -> None:

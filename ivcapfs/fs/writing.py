@@ -92,7 +92,7 @@ class WritingOperations(Operations):
         """Write at an offset (pwrite(2)); return the count of bytes, always all."""
         draft = self._draft(handle)
         count = draft.write(data, offset)
-        self._uploader.written(draft)
+        self._uploader.written(draft, self._check)
         return count
 
     @answers

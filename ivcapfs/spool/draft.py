@@ -35,6 +35,7 @@ class Draft:
         fd: of the bytes, where they are open already.
 
     Attributes:
+        progress: tells whoever waits that the server has more of it.
         handles, writers: open files of it, and those of them that may write.
         changes: counts writes and cuts.
         flushed: the count at the last flush that succeeded; -1: none did.
@@ -56,6 +57,7 @@ class Draft:
     def __init__(self, folder: Folder, entry: Entry, fd: int | None = None) -> None:
         self.folder = folder
         self.lock = threading.Lock()
+        self.progress = threading.Condition(self.lock)
         self.journal_lock = threading.RLock()
         self.sending = threading.Lock()
         self.entry = entry  # written under journal_lock and lock
@@ -199,6 +201,7 @@ class Draft:
         with self.lock:
             self.sent = offset
             self.reserved = max(self.reserved, offset)
+            self.progress.notify_all()
 
     def begin_anew(self) -> None:
         """The server has nothing of the content any more."""

@@ -1,7 +1,7 @@
 """When new files are sent: what close(2) waits for, what goes on in the background, and what is tried again.
 
 * **A flush** sends what was written so far, and its caller waits: so close(2) tells the truth.
-* **While a large file is written**, whole chunks of it go ahead, so that little is left to do at the end.
+* **While a large file is written**, whole chunks of it go ahead (`ahead`), so that little is left to do at the end.
 * **A closed file** is completed after a short settling time, in which it may be renamed, or removed. Where the server
   is away then, it is tried again for ever, less and less often; where it refuses, the file is kept as failed.
 
@@ -24,9 +24,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
-from ivcapfs.config import MIB
 from ivcapfs.errors import Closing, CredentialError, IvcapfsError, NotAuthenticated
 from ivcapfs.models import ArtifactRecord
+from ivcapfs.spool.ahead import Ahead
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import Entry, State
@@ -39,8 +39,6 @@ FLUSHES = 16
 """Files that are sent at the same time because somebody waits for it, or writes them."""
 COMPLETIONS = 4
 """Files that are completed at the same time."""
-AHEAD = 64 * MIB
-"""Size from which a file is sent while it is written."""
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
 
@@ -79,12 +77,13 @@ class Uploader:
         self._settle = settle
         self._clock = clock
         self._flushes = ThreadPoolExecutor(FLUSHES, thread_name_prefix="flush")
+        self._ahead = Ahead(sender, self._flushes)
+        self.written = self._ahead.written
         self._completions = ThreadPoolExecutor(COMPLETIONS, thread_name_prefix="complete")
         self._condition = threading.Condition()
         self._due: list[tuple[float, int, Draft]] = []  # a heap; guarded by _condition
         self._numbers = itertools.count()
         self._busy: set[Draft] = set()  # being completed; guarded by _condition
-        self._ahead: set[Draft] = set()  # being sent while written; guarded by _condition
         self._closing = False  # guarded by _condition
         self._hurried = False  # guarded by _condition
         self._waits: dict[str, float] = {}  # seconds until the next try, by entry; guarded by _condition
@@ -111,19 +110,6 @@ class Uploader:
         except RuntimeError:
             future.set_exception(Closing("the mount is being taken down"))
         return future
-
-    def written(self, draft: Draft) -> None:
-        """More of a file was written: send ahead what is worth it. Returns at once."""
-        if draft.size < AHEAD or not draft.in_order or draft.entry.is_hidden or draft.failure is not None:
-            return
-        with self._condition:
-            if draft in self._ahead or self._closing or len(self._ahead) >= FLUSHES // 2:
-                return
-            self._ahead.add(draft)
-        try:
-            self._flushes.submit(self._advance, draft)
-        except RuntimeError:
-            log.debug("%s is not sent ahead: the mount is being taken down", draft.entry.path)
 
     def _flush(self, draft: Draft, is_close: bool, ticket: int, future: Future[None]) -> None:
         """Runs on the pool."""
@@ -159,22 +145,6 @@ class Uploader:
             size, mtime_ns = draft.size, draft.mtime_ns
         if is_final and not draft.is_gone and draft.entry.state in (State.WRITING, State.CLOSED):
             draft.note(_closed(draft, size, mtime_ns), durable=changes > 0)
-
-    def _advance(self, draft: Draft) -> None:
-        """Runs on the pool."""
-        try:
-            self._sender.advance(draft)
-        except Closing:
-            pass
-        except IvcapfsError as exc:
-            log.info("%s: sending ahead failed, close(2) will try again: %s", draft.entry.path, exc)
-            with draft.lock:
-                draft.in_order = False  # not again before
-        except Exception:
-            log.exception("%s: unexpected", draft.entry.path)
-        finally:
-            with self._condition:
-                self._ahead.discard(draft)
 
     # -- when it is closed ---------------------------------------------------------------------------------------
 
