@@ -102,6 +102,12 @@ class Draft:
                     self.entry = after
             return after
 
+    def leave(self, seen: Entry) -> bool:
+        """It is an artifact, and at no path any more; return False, and leave it, where the entry is not `seen` now."""
+        with self.journal_lock, self.lock:
+            self.is_gone = self.entry == seen
+            return self.is_gone
+
     # -- bytes ---------------------------------------------------------------------------------------------------
 
     def write(self, data: memoryview | bytes, offset: int) -> int:

@@ -162,8 +162,7 @@ class Uploader:
         if draft.entry.is_hidden:
             return
         with self._condition:
-            wait = 0.0 if at_once or self._hurried else self._settle
-            self._schedule(draft, wait)
+            self._schedule(draft, 0.0 if at_once or self._hurried else self._settle)
 
     def await_idle(self, seconds: float) -> int:
         """Wait until nothing is left to be completed; return how many files are after so many seconds."""
@@ -253,9 +252,10 @@ class Uploader:
             log.info("%s is artifact %s", draft.entry.path, record.uuid)
         else:
             record = self._sender.record(draft.entry.record)
-        self._arrivals.arrived(draft, record)
-        with draft.lock:
-            draft.is_gone = True
+        seen = None
+        while seen is None or not draft.leave(seen):  # else an aspect was set, or a time, while they were sent
+            seen = draft.entry
+            self._arrivals.arrived(draft, record)
         if self._drafts.take_away(draft):
             self._arrivals.seen(draft)
         draft.folder.remove(draft.entry)
