@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Difference(Exception):  # noqa: N818 - named for what happened
+class Difference(Exception):
     """What is found is not what the model allows."""
 
 
@@ -107,7 +107,10 @@ class Mounted:
             subprocess.run(["umount", "-l", self.path], check=False, capture_output=True, timeout=30)
 
     def _serves(self) -> bool:
-        return is_mounted(self.path) and (self.path / ".ivcapfs/status.json").exists()
+        try:
+            return is_mounted(self.path) and bool(os.stat(self.path / ".ivcapfs/status.json"))
+        except OSError:
+            return False  # it has just died
 
 
 class World:
@@ -119,7 +122,9 @@ class World:
         planted: the name of a bug to plant into the mounts: see `planted`.
     """
 
-    def __init__(self, folder: Path, *, rate: float = 0.0, seed: int = 0, stall: float = 4.0, planted: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, rate: float = 0.0, seed: int = 0, stall: float = 4.0, planted: str = ""
+    ) -> None:
         self.folder = folder
         self.faults = FaultyPlatform(0.0, seed, stall)
         self.rate = rate
@@ -135,7 +140,9 @@ class World:
         self.platform.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for mount in self._mounts:
             mount.kill()
         self.platform.close()
