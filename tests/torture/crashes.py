@@ -2,8 +2,8 @@
 
 After each death: a mount serves again within 30 s, and soon every file whose close(2) returned 0 is an artifact, once,
 with its bytes; nothing else that is ready holds anything but the whole content of a file that was being closed; what is
-read has the right bytes. The points are those of `ivcapfs.crashing`. Catalog, cache folder and spool live through all of
-it. The writer is `tests/mount/writer.py`; it records each close(2) that returned 0.
+read has the right bytes. The points are those of `ivcapfs.crashing`. Catalog, cache and spool live through all of it.
+The writer is `tests/mount/writer.py`; it records each close(2) that returned 0.
 
 Its self-check plants ``early close``: the journal does not hear of a close(2) (`tests.torture.planted`).
 """

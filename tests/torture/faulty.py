@@ -24,11 +24,12 @@ KINDS = (
     "stall before",
     "reset after",
     "closed after",
-    "503 after",
+    "504 after",
     "stall after",
     "short body",
 )
-"""What can happen to a request. "before": the platform hears nothing of it. "after": it has done what was asked."""
+"""What can happen to a request. "before": the platform hears nothing of it. "after": it has done what was asked (a 503
+says that it has not, and is believed)."""
 
 
 class FaultyPlatform:
@@ -69,7 +70,7 @@ class FaultyPlatform:
             return
         kind = self._chance.choice(KINDS)
         self.injected[kind] += 1
-        if kind in ("reset after", "closed after", "503 after", "stall after"):
+        if kind in ("reset after", "closed after", "504 after", "stall after"):
             await self._app(scope, receive, _nothing)
         if kind == "short body":
             await self._app(scope, receive, _short(send))

@@ -28,7 +28,7 @@ from tests.torture.worker import Job
 from tests.torture.world import ROOT, Difference, Gauge, Mounted, World, wait
 
 MIB = 1024 * 1024
-TIMEOUT = 2.0
+TIMEOUT = 1.0
 """The mounts' option: an operation takes 2.5 times that at most, says docs/SEMANTICS.md."""
 BOUND = 2.5 * TIMEOUT
 OVERTIME = 90.0
@@ -50,7 +50,7 @@ class Storm:
 
     world: World
     seed: int
-    workers: int = 4
+    workers: int = 12
     shared: int = 600
     samples: list[tuple[float, Gauge]] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
@@ -64,8 +64,8 @@ class Storm:
         """Let it rage.
 
         Args:
-            operations: of all processes together; else
-            seconds: how long.
+            operations: of all processes together; None: no bound.
+            seconds: how long at most.
 
         Raises:
             Difference: something is not as the model has it.
@@ -83,7 +83,7 @@ class Storm:
         each = None if operations is None else -(-operations // self.workers)
         jobs = [
             Job(index, self.workers, self.seed, str(writing.path), str(reading.path), str(pool), self.shared, each,
-                None if operations else seconds)
+                seconds)
             for index in range(self.workers)
         ]  # fmt: skip
         found = self._let_work(jobs, writing, tell)

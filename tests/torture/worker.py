@@ -73,16 +73,16 @@ class Worker:
         self.inodes: dict[int, int] = {}
         self.aspects: dict[int, list[int]] = {}
         self._works: list[tuple[float, str, Callable[[], None], bool]] = [
-            (34, "read a part", self.read_part, False),
-            (24, "stat", self.stat_shared, True),
+            (120, "read a part", self.read_part, False),
+            (90, "stat", self.stat_shared, True),
             (4, "open", self.open_another, True),
             (5, "read a whole", self.read_whole, False),
-            (5, "stat what is not there", self.stat_missing, True),
+            (4, "stat what is not there", self.stat_missing, True),
             (1.5, "list", self.list_shared, True),
             (1, "list own", self.list_own, True),
-            (6, "stat own", self.stat_own, True),
+            (30, "stat own", self.stat_own, True),
             (3, "read own", self.read_own, False),
-            (3, "attribute", self.read_attribute, True),
+            (5, "attribute", self.read_attribute, True),
             (0.5, "set an aspect", self.set_aspect, False),
             (1.5, "look at an upload", self.probe, True),
             (1.0, "write", self.write_new, False),
@@ -142,7 +142,7 @@ class Worker:
         fd, number = self.chance.choice(self.handles)
         content = shared(self.pool, number)
         at, size = self.chance.randrange(len(content) + 10), self.chance.choice((1, 512, 4096, 70_000, 200_000))
-        if self.chance.random() < 0.15:
+        if self.chance.random() < 0.05:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         if os.pread(fd, size, at) != content[at : at + size]:
             raise Wrong(f"wrong bytes in {shared_name(number)} at {at}, {size} bytes")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import logging
 import os
 import signal
 import sqlite3
@@ -123,7 +124,7 @@ class World:
     """
 
     def __init__(
-        self, folder: Path, *, rate: float = 0.0, seed: int = 0, stall: float = 4.0, planted: str = ""
+        self, folder: Path, *, rate: float = 0.0, seed: int = 0, stall: float = 3.0, planted: str = ""
     ) -> None:
         self.folder = folder
         self.faults = FaultyPlatform(0.0, seed, stall)
@@ -137,6 +138,7 @@ class World:
     def __enter__(self) -> Self:
         self._token.write_text(TOKEN + "\n")
         self._token.chmod(0o600)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # of answers that are lost it says so each time
         self.platform.start()
         return self
 
