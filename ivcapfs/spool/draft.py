@@ -11,6 +11,7 @@ Threading: any thread may call anything. `Draft.lock` guards the fields; bytes a
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from ivcapfs.errors import BadHandle, IvcapfsError, TooLarge
 from ivcapfs.models import inode_of_text
 from ivcapfs.spool.entry import Entry, State
 from ivcapfs.spool.folder import Folder, explain, write_all
+
+log = logging.getLogger(__name__)
 
 LARGEST = 5 << 30
 """Bytes that an artifact may have, as the platform documents."""
@@ -101,6 +104,15 @@ class Draft:
                 with self.lock:
                     self.entry = after
             return after
+
+    def note_anyway(self, change: Callable[[Entry], Entry]) -> None:
+        """As `note`; where the journal cannot be written, it holds for as long as this process lives."""
+        try:
+            self.note(change)
+        except IvcapfsError as exc:
+            log.error("%s: the journal cannot be written: %s", self.entry.path, exc)
+            with self.journal_lock, self.lock:
+                self.entry = change(self.entry)
 
     def leave(self, seen: Entry) -> bool:
         """It is an artifact, and at no path any more; return False, and leave it, where the entry is not `seen` now."""
