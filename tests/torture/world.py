@@ -138,7 +138,7 @@ class World:
     def __enter__(self) -> Self:
         self._token.write_text(TOKEN + "\n")
         self._token.chmod(0o600)
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # of answers that are lost it says so each time
+        logging.getLogger("uvicorn.error").disabled = True  # it would say so of each answer that is lost
         self.platform.start()
         return self
 
