@@ -1,9 +1,9 @@
 """Disks that are full: cache folder, catalog and spool each on a small one, filled to one level after the other.
 
-A fresh mount at each level; at even ones the disks are filled before it is made, at odd ones while it works, and
-then to the brim. Readers are unharmed: all is listed, every byte is right, no read fails. Who writes gets ENOSPC, or an
-artifact: each file whose close(2) returned 0 becomes one with its bytes, no other does. Nothing hangs, and once there is
-room again, a new file goes through. Root only: it mounts tmpfs(5).
+A fresh mount at each level; at even ones the disks are filled before it is made, at odd ones while it works, and then
+nearly or quite to the brim. Readers are unharmed: all is listed, every byte is right, no read fails. Who writes gets
+ENOSPC, or an artifact: each file whose close(2) returned 0 becomes one with its bytes, no other does. Nothing hangs.
+Once there is room again, a new file goes through. Root only: it mounts tmpfs(5).
 
 Its self-check plants ``silent loss``: what does not fit into the spool is dropped without a word.
 """
@@ -134,7 +134,7 @@ class FullDisks:
         for number in range(FILES):
             if number == FILES // 2 and not is_before:
                 for path in disks.values():
-                    fill(path, 100)
+                    fill(path, 98 if level % 4 == 1 else 100)
             self._read(mount, level)
             name, data = f"level-{level}-{number}", chance.randbytes(chance.choice((0, 1, 4096, 100_000, 900_000)))
             self._write(mount, name, data)
