@@ -43,11 +43,11 @@ def world(**options: Any) -> Iterator[World]:
 
 
 def storm(
-    seed: int, percent: float, operations: int | None, minutes: float | None, planted: str = ""
+    seed: int, percent: float, operations: int | None, minutes: float | None, planted: str = "", workers: int = 12
 ) -> dict[str, Any]:
     """Run the storm; return its figures."""
     with world(rate=percent / 100, seed=seed, planted=planted) as place:
-        run = Storm(place, seed)
+        run = Storm(place, seed, workers)
         run.run(say, operations, None if minutes is None else minutes * 60)
         return run.figures()
 

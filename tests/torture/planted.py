@@ -6,6 +6,7 @@ A harness that finds nothing proves something only if it would have found it. Ea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -65,10 +66,11 @@ def early_close() -> None:
 
 
 def silent_loss() -> None:
-    """What does not fit into the spool is dropped without a word. Found by the full disks."""
+    """What does not fit into the spool, or its journal, is dropped without a word. Found by the full disks."""
     from ivcapfs.spool.draft import Draft
+    from ivcapfs.spool.folder import Folder
 
-    right = Draft.write
+    right, right_save = Draft.write, Folder.save
 
     def write(self: Any, data: Any, offset: int) -> int:
         try:
@@ -76,7 +78,11 @@ def silent_loss() -> None:
         except NoSpace:
             return len(data)
 
-    Draft.write = write  # type: ignore[method-assign]
+    def save(self: Any, entry: Any, *, durable: bool = False) -> None:
+        with contextlib.suppress(NoSpace):
+            right_save(self, entry, durable=durable)
+
+    Draft.write, Folder.save = write, save  # type: ignore[method-assign]
 
 
 BUGS: dict[str, Callable[[], None]] = {

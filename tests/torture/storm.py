@@ -80,6 +80,8 @@ class Storm:
         cache = self.world.folder / "cache"
         writing = self.world.mount("write", cache_dir=cache, **OPTIONS)
         reading = self.world.mount(cache_dir=cache, **OPTIONS)
+        for index in range(self.workers):
+            (writing.path / f"artifacts/w{index}").mkdir(parents=True)
         each = None if operations is None else -(-operations // self.workers)
         jobs = [
             Job(index, self.workers, self.seed, str(writing.path), str(reading.path), str(pool), self.shared, each,

@@ -96,7 +96,6 @@ class Worker:
 
     def run(self) -> None:
         """Do the job."""
-        os.makedirs(self.folder, exist_ok=True)
         end = None if self.job.seconds is None else time.monotonic() + self.job.seconds
         total, weights = 0, [weight for weight, *_ in self._works]
         while self.job.operations is None or total < self.job.operations:
