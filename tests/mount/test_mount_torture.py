@@ -1,5 +1,6 @@
-"""The small forms of the torture (`scripts/torture`): requests that fail, mounts that die, disks that are full; and that
-it would notice. Its harnesses are in `tests/torture`."""
+"""The small forms of the torture (`scripts/torture`): requests fail, mounts die, disks are full; a bug would be found.
+
+The harnesses are in `tests/torture`."""
 
 from __future__ import annotations
 
