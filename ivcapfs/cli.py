@@ -18,6 +18,8 @@ from ivcapfs.commands.doctor import doctor
 from ivcapfs.commands.helperlink import install_helper
 from ivcapfs.commands.mounts import list_mounts, umount
 from ivcapfs.commands.oneline import one_line_errors
+from ivcapfs.commands.transfer import get, put
+from ivcapfs.commands.uploads import uploads
 from ivcapfs.config import parse_size, read_token
 from ivcapfs.errors import ConfigError
 from ivcapfs.options import OPTIONS, mount_settings
@@ -170,5 +172,5 @@ def clear(folder: Path) -> None:
     click.echo(f"{diskadmin.clear(folder)} blocks removed")
 
 
-for command in (umount, list_mounts, doctor, install_helper, completion):
+for command in (umount, list_mounts, uploads, put, get, doctor, install_helper, completion):
     main.add_command(command)

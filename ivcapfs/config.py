@@ -147,6 +147,11 @@ def spool_folder() -> Path:
     return platformdirs.user_state_path("ivcapfs") / "spool"
 
 
+def transfers_folder() -> Path:
+    """Return where ``ivcapfs put`` and ``get`` note how far they are: in the user's state folder."""
+    return platformdirs.user_state_path("ivcapfs") / "transfers"
+
+
 @dataclass(frozen=True, slots=True)
 class WriteSettings:
     """How new files become artifacts.

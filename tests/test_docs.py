@@ -185,9 +185,14 @@ MESSAGES_FROM = (
     *("fs/logs.py", "fs/unmounting.py", "commands/mounthelper.py", "commands/helperlink.py"),
     *("cache/disk.py", "cache/diskstore.py"),
     *("demo/stage.py", "demo/tour.py"),
+    *("spool/admin.py", "fs/leftover.py", "commands/uploads.py", "commands/transfer.py"),
+    *("transfers/notes.py", "transfers/put.py", "transfers/choose.py", "transfers/part.py", "transfers/get.py"),
 )
 """The modules whose errors end a command."""
-ERRORS = frozenset({"ConfigError", "CredentialError", "TooSlow", "MountError", "IvcapfsError"})
+ERRORS = frozenset(
+    {"ConfigError", "CredentialError", "TooSlow", "MountError", "IvcapfsError"}
+    | {"FileSystemError", "NoSuchEntry", "AlreadyThere", "InUse", "TooLarge"}
+)
 HOLE = "…"
 
 

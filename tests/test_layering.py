@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
     *("firstprocess", "errors", "crashing", "models", "waits", "privatefolder", "hosts", "secret", "memory"),
-    *("contexts", "config", "places", "client", "cache", "catalog", "spool", "fs", "server", "options", "doctor"),
-    *("statusreport", "demo", "commands", "cli", "entry"),
+    *("contexts", "config", "places", "client", "cache", "catalog", "spool", "transfers", "fs", "server", "options"),
+    *("doctor", "statusreport", "demo", "commands", "cli", "entry"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}

@@ -56,6 +56,17 @@ def test_the_service_calls_what_there_is(path: Path) -> None:
     assert not namespaces & set(service)
 
 
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: str(path.relative_to(UNITS)))
+def test_the_service_is_stopped_by_an_umount_that_sends_what_was_written(path: Path) -> None:
+    service = section(path, "Service")
+    program, name, *words = [word.replace("${MOUNTPOINT}", "/mnt/ivcap") for word in shlex.split(service["ExecStop"])]
+    assert program.startswith("-"), "somebody may have unmounted it before, and that is no failure"
+    assert program.removeprefix("-") == shlex.split(service["ExecStart"])[0]
+    context = main.commands[name].make_context(name, words)
+    assert (name, context.params) == ("umount", {"mountpoint": Path("/mnt/ivcap"), "now": False})
+    assert int(service["TimeoutStopSec"]) >= 120
+
+
 def test_no_options_at_all_are_taken() -> None:
     assert parse_options(["replace", ""]) == {"replace": ""}
 

@@ -8,7 +8,7 @@ Threading: any thread. Requests run on the pool only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 
 from ivcapfs.catalog.chain import PAGE
@@ -25,6 +25,18 @@ def named(api: Api, name: str) -> list[ArtifactRecord]:
     """Return artifacts of a name, one page of them (``GET /1/artifacts`` with a filter)."""
     answers = api.list_artifacts_page(filter=f"name ~= '{_pattern(name)}'", limit=PAGE).items
     return [record for record in answers if record.name == name]
+
+
+def all_named(api: Api, name: str) -> list[ArtifactRecord]:
+    """Return all artifacts of a name, over all pages (``GET /1/artifacts`` with a filter)."""
+    found = api.iter_artifacts(filter=f"name ~= '{_pattern(name)}'", limit=PAGE)
+    return [record for record in found if record.name == name]
+
+
+def all_below(api: Api, name: str) -> Iterator[ArtifactRecord]:
+    """Yield all artifacts whose name goes on behind a folder's, over all pages."""
+    found = api.iter_artifacts(filter=f"name ~= '{_pattern(name)}/%'", limit=PAGE)
+    return (record for record in found if record.name is not None and record.name.startswith(name + "/"))
 
 
 def is_plausible(parts: Parts) -> bool:

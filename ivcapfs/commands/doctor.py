@@ -14,12 +14,10 @@ from pathlib import Path
 import click
 import platformdirs
 
+from ivcapfs.commands.access import NOWHERE
 from ivcapfs.commands.completion import complete_options, complete_sources
 from ivcapfs.commands.oneline import one_line_errors
 from ivcapfs.errors import ConfigError
-
-NOWHERE = "/nonexistent"
-"""Stands for a mount point, for which none of the checks asks."""
 
 
 @click.command()

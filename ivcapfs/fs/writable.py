@@ -77,7 +77,7 @@ class Writable:
         bound = limits.total + limits.idle
         self._collections = views.collections
         self._attributes = DraftAttributes(views.aspects, catalog)
-        owner = Owner(this_host(), os.getpid(), str(settings.mountpoint), connection.origin)
+        owner = Owner(this_host(), os.getpid(), str(settings.mountpoint), connection.origin, settings.source)
         self.spool = Spool(write.spool, store_name(connection.origin, connection.identity), owner)
         sender = Sender(connection.api, connection.uploads, policy=write.policy, patience=bound, stopped=stopped)
         self.uploader = Uploader(self.drafts, sender, self, settle=write.settle)

@@ -18,6 +18,8 @@ from ivcapfs.errors import ProtocolError
 VERSION = 1
 ARTIFACTS = "artifacts"
 COLLECTIONS = "collections"
+REMOVED = ".fuse_hidden"
+"""How the names begin that libfuse gives to files that were removed while they are open."""
 
 
 class State(enum.StrEnum):
@@ -135,17 +137,25 @@ def entry_from_json(text: bytes) -> Entry:
 
 def _checked(entry: Entry) -> Entry:
     sound = (
-        len(entry.id) == 32
+        all(isinstance(text, str) for text in (*entry.parts, *(entry.twins or ()), entry.id, entry.reason))
+        and all(isinstance(number, int) for number in (entry.below, entry.size, entry.mtime_ns))
+        and all(text is None or isinstance(text, str) for text in (entry.collection, entry.record))
+        and isinstance(entry.created, int | float)
+        and all(isinstance(change, dict) for change in entry.changes)
+        and (entry.begun is None or _is_sound(entry.begun))
+        and len(entry.id) == 32
         and entry.id.isalnum()
         and 1 <= entry.below < len(entry.parts)
-        and all(isinstance(part, str) and part and "/" not in part for part in entry.parts)
-        and isinstance(entry.size, int)
-        and isinstance(entry.mtime_ns, int)
-        and isinstance(entry.reason, str)
+        and all(part and "/" not in part for part in entry.parts)
     )
     if not sound:
         raise ProtocolError("it makes no sense: a field has an impossible value")
     return entry
+
+
+def _is_sound(begun: Begun) -> bool:
+    announced = begun.announced is None or isinstance(begun.announced, int)
+    return isinstance(begun.uuid, str) and isinstance(begun.url, str) and announced
 
 
 def restarted(entry: Entry) -> Entry:

@@ -39,7 +39,7 @@ OWNER = "owner"
 DATA, JOURNAL, TEMPORARY = ".data", ".json", ".tmp"
 MOST_JOURNAL = 16 << 20
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OLD = os.O_NOFOLLOW | os.O_CLOEXEC
+OLD = os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -50,12 +50,14 @@ class Owner:
     Attributes:
         host: the machine; a spool on a network disk is left to the machine that wrote it.
         url: of the deployment.
+        source: the word that named it, as a context of the `ivcap` program; empty: none did.
     """
 
     host: str
     pid: int
     mountpoint: str
     url: str
+    source: str = ""
 
 
 def this_host() -> str:
@@ -91,6 +93,17 @@ class Folder:
         os.close(self._lock)
         os.close(self._fd)
 
+    def own(self, owner: Owner) -> None:
+        """Say whose it is from now on, where it was another's before (flock(2) stays held all the time).
+
+        Raises:
+            NoSpace, FileSystemError: that cannot be written; it stays as it was.
+        """
+        with self._explained():
+            lock = _locked_owner(self._fd, owner)
+        os.close(self._lock)
+        self.owner, self._lock = owner, lock
+
     # -- entries -------------------------------------------------------------------------------------------------
 
     def create(self, entry: Entry) -> int:
@@ -111,7 +124,7 @@ class Folder:
     def open_data(self, entry: Entry) -> int:
         """Return a descriptor of an entry's bytes, for reading and writing."""
         with self._explained():
-            return os.open(entry.id + DATA, os.O_RDWR | _OLD, dir_fd=self._fd)
+            return os.open(entry.id + DATA, os.O_RDWR | OLD, dir_fd=self._fd)
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry: first what would send it again, then its bytes."""
@@ -126,7 +139,7 @@ class Folder:
         for name in sorted(os.listdir(self._fd)):  # noqa: PTH208 - of the descriptor
             if name.endswith(JOURNAL):
                 try:
-                    entry = entry_from_json(_read(self._fd, name))
+                    entry = entry_from_json(read_file(self._fd, name))
                     os.stat(entry.id + DATA, dir_fd=self._fd, follow_symlinks=False)
                 except (OSError, ProtocolError) as exc:
                     log.error("the new file %s/%s cannot be taken up, and is left there: %s", self.path, name, exc)
@@ -199,15 +212,28 @@ def open_new(root: Path, deployment: str, owner: Owner) -> Folder:
     path = above / secrets.token_hex(8)
     fd = open_private_folder(path, "spool folder", needs=0o700)
     try:
-        # The lock goes with the file: whoever can see it under its name finds it locked.
-        lock = os.open(OWNER + TEMPORARY, _NEW, 0o600, dir_fd=fd)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        write_all(lock, json.dumps(asdict(owner)).encode(), 0)
-        os.rename(OWNER + TEMPORARY, OWNER, src_dir_fd=fd, dst_dir_fd=fd)
+        lock = _locked_owner(fd, owner)
     except OSError as exc:
         os.close(fd)
         raise ConfigError(f"the spool folder {path} cannot be used: {exc.strerror}") from exc
     return Folder(path, fd, lock, owner)
+
+
+def _locked_owner(fd: int, owner: Owner) -> int:
+    """Put a new file `owner` into a folder; return its descriptor, which holds the lock."""
+    name = f"{OWNER}.{secrets.token_hex(4)}{TEMPORARY}"
+    lock = os.open(name, _NEW, 0o600, dir_fd=fd)
+    try:
+        # The lock goes with the file: whoever can see it under its name finds it locked.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        write_all(lock, json.dumps(asdict(owner)).encode(), 0)
+        os.rename(name, OWNER, src_dir_fd=fd, dst_dir_fd=fd)
+    except BaseException:
+        os.close(lock)
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=fd)
+        raise
+    return lock
 
 
 def folders(root: Path, deployment: str | None = None) -> Iterator[Path]:
@@ -233,39 +259,12 @@ def take_over(path: Path) -> Folder | None:
     return taken
 
 
-def owner_of(path: Path) -> Owner | None:
-    """Return whose a folder is; None where that cannot be read."""
-    try:
-        fd = open_private_folder(path, "spool folder", create=False)
-    except ConfigError:
-        return None
-    try:
-        return _owner(fd)
-    finally:
-        os.close(fd)
-
-
-def peek(path: Path) -> list[Entry]:
-    """Return the entries of a folder that may be another process's; what is changing just now is left out."""
-    found: list[Entry] = []
-    with contextlib.suppress(ConfigError, OSError):
-        fd = open_private_folder(path, "spool folder", create=False)
-        try:
-            for name in sorted(os.listdir(fd)):  # noqa: PTH208 - of the descriptor
-                if name.endswith(JOURNAL):
-                    with contextlib.suppress(OSError, ProtocolError):
-                        found.append(entry_from_json(_read(fd, name)))
-        finally:
-            os.close(fd)
-    return found
-
-
 def _locked(path: Path, fd: int) -> Folder | None:
-    owner = _owner(fd)
+    owner = owner_in(fd)
     if owner is None or owner.host != this_host():
         return None
     try:
-        lock = os.open(OWNER, os.O_RDWR | _OLD, dir_fd=fd)
+        lock = os.open(OWNER, os.O_RDWR | OLD, dir_fd=fd)
     except OSError:
         return None
     try:
@@ -278,15 +277,17 @@ def _locked(path: Path, fd: int) -> Folder | None:
     return None
 
 
-def _owner(fd: int) -> Owner | None:
+def owner_in(fd: int) -> Owner | None:
+    """Return whose the folder behind a descriptor is; None where that cannot be read."""
     try:
-        return Owner(**json.loads(_read(fd, OWNER)))
+        return Owner(**json.loads(read_file(fd, OWNER)))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _read(fd: int, name: str) -> bytes:
-    file = os.open(name, os.O_RDONLY | _OLD, dir_fd=fd)
+def read_file(fd: int, name: str) -> bytes:
+    """Return a file of the folder behind a descriptor (openat(2))."""
+    file = os.open(name, os.O_RDONLY | OLD, dir_fd=fd)
     with os.fdopen(file, "rb") as stream:
         return stream.read(MOST_JOURNAL)
 

@@ -126,24 +126,30 @@ class Sender:
         with draft.sending:
             draft.acquire()
             try:
-                if draft.size == 0 and draft.entry.begun is None:
-                    return self._complete_empty(draft)
-                done = self._taken_up(draft)
-                if done is not None:
-                    return done
-                _check_whole(draft)
-                self._bring_all(draft, announced=draft.size)
-                begun = draft.entry.begun
-                if begun is None:
-                    raise ProtocolError(f"{draft.entry.path}: the upload was lost")
-                reach("before completion")
-                if begun.announced is None:
-                    upload = _upload(begun)
-                    self._patiently(draft, lambda: self._uploads.finish(upload, draft.size, self._stopped))
-                reach("after completion")
-                return self._ready(begun.uuid)
+                return self._complete(draft)
+            except IvcapfsError:
+                draft.sending_began = False  # what was asked for may have been done: the next try is to ask
+                raise
             finally:
                 draft.release()
+
+    def _complete(self, draft: Draft) -> ArtifactRecord:
+        if draft.size == 0 and draft.entry.begun is None:
+            return self._complete_empty(draft)
+        done = self._taken_up(draft)
+        if done is not None:
+            return done
+        _check_whole(draft)
+        self._bring_all(draft, announced=draft.size)
+        begun = draft.entry.begun
+        if begun is None:
+            raise ProtocolError(f"{draft.entry.path}: the upload was lost")
+        reach("before completion")
+        if begun.announced is None:
+            upload = _upload(begun)
+            self._patiently(draft, lambda: self._uploads.finish(upload, draft.size, self._stopped))
+        reach("after completion")
+        return self._ready(begun.uuid)
 
     def record(self, uuid: str) -> ArtifactRecord:
         """Return the record of an artifact that was completed before."""

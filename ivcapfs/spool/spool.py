@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ivcapfs.errors import FileSystemError
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.entry import Entry, State
 from ivcapfs.spool.folder import Folder, Owner, folders, open_new, take_over
@@ -68,8 +69,12 @@ class Spool:
                 continue
             with self._lock:
                 self._others.append(folder)
+            try:
+                folder.own(self._own.owner)
+            except FileSystemError as exc:
+                log.warning("ivcapfs uploads will not know that this mount has %s: %s", path, exc)
             for entry in folder.entries():
-                yield Draft(folder, _as_found(folder, entry))
+                yield Draft(folder, taken_up(folder, entry))
 
     def close(self) -> None:
         """Let go of all folders; empty ones go."""
@@ -79,18 +84,9 @@ class Spool:
             folder.close()
 
 
-def _as_found(folder: Folder, entry: Entry) -> Entry:
-    """Return an entry as it is to be taken up, its journal included."""
-    size = _size(folder, entry)
-    found = entry
-    if entry.is_hidden:
-        found = replace(entry, state=State.CLOSED, size=size)
-    elif entry.state is State.WRITING:
-        reason = "the mount ended before it was closed"
-        found = replace(entry, state=State.INTERRUPTED, reason=reason, size=size, begun=None)
-    elif entry.state is State.CLOSED and not (entry.record or entry.begun) and size != entry.size:
-        reason = f"of its {entry.size} bytes the disk has {size}"
-        found = replace(entry, state=State.FAILED, reason=reason, size=size, begun=None)
+def taken_up(folder: Folder, entry: Entry) -> Entry:
+    """Return an entry of a folder that was taken over as it is to be treated, its journal included."""
+    found = as_found(entry, size_of(folder, entry))
     if found != entry:
         folder.save(found)
     if found.state in (State.INTERRUPTED, State.FAILED):
@@ -98,7 +94,25 @@ def _as_found(folder: Folder, entry: Entry) -> Entry:
     return found
 
 
-def _size(folder: Folder, entry: Entry) -> int:
+def as_found(entry: Entry, size: int) -> Entry:
+    """Return what is to be made of an entry whose mount is gone.
+
+    Args:
+        size: the bytes that the disk has.
+    """
+    if entry.is_hidden:
+        return replace(entry, state=State.CLOSED, size=size)
+    if entry.state is State.WRITING:
+        reason = "the mount ended before it was closed"
+        return replace(entry, state=State.INTERRUPTED, reason=reason, size=size, begun=None)
+    if entry.state is State.CLOSED and not (entry.record or entry.begun) and size != entry.size:
+        reason = f"of its {entry.size} bytes the disk has {size}"
+        return replace(entry, state=State.FAILED, reason=reason, size=size, begun=None)
+    return entry
+
+
+def size_of(folder: Folder, entry: Entry) -> int:
+    """Return how many bytes of an entry the disk has."""
     fd = folder.open_data(entry)
     try:
         return os.fstat(fd).st_size

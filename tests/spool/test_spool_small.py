@@ -1,0 +1,206 @@
+"""Who calls, MIME types, times that are kept, and folders in which new files lie over what the platform has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ivcapfs.catalog.kepttimes import MOST, KeptTimes
+from ivcapfs.catalog.store import Store
+from ivcapfs.errors import NoSuchEntry
+from ivcapfs.fs.callers import Caller, caller
+from ivcapfs.fs.draftattributes import DescribedDraft
+from ivcapfs.fs.nodes import DraftNode, FolderNode
+from ivcapfs.fs.overlay import OverlaidTree
+from ivcapfs.fs.reading import Fixed, Reading
+from ivcapfs.models import uuid_bytes
+from ivcapfs.spool.draft import Draft
+from ivcapfs.spool.drafts import Drafts
+from ivcapfs.spool.entry import Entry
+from ivcapfs.spool.mime import UNKNOWN, mime_type
+from ivcapfs.waits import Check, never
+from tests.fakes import PATIENCE, uuid_of
+
+# -- callers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "is_killed"),
+    [("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", True), ("import os; os._exit(3)", False)],
+    ids=["killed", "exited"],
+)
+def test_a_process_that_has_ended_and_why(script: str, is_killed: bool) -> None:
+    child = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        end = time.monotonic() + PATIENCE
+        while not (found := caller(child.pid)).is_exiting and time.monotonic() < end:
+            time.sleep(0.01)
+        assert found == Caller(child.pid, os.getpid(), is_exiting=True, was_killed=is_killed)
+    finally:
+        child.wait()
+    assert caller(child.pid) == Caller(child.pid), "of one that is gone nothing is known"
+
+
+def test_a_process_that_runs() -> None:
+    assert caller(os.getpid()) == Caller(os.getpid(), os.getppid())
+    assert caller(2**30) == Caller(2**30)
+
+
+def test_who_holds_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a file"
+    path.touch()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        found = caller(child.pid)
+        assert not found.holds(str(path))
+        with path.open("wb"):
+            assert found.holds(str(path)), "its parent does"
+        assert not found.holds(str(path))
+        child.communicate(b"\n")
+
+
+# -- MIME types -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "expected"),
+    [
+        ("a/b.csv", b"", "text/csv"),
+        ("x.nc", b"whatever", "application/x-netcdf"),
+        ("UPPER.H5", b"", "application/x-hdf5"),
+        ("a.tar.gz", b"", "application/gzip"),
+        ("model", b"\x89HDF\r\n\x1a\n" + bytes(100), "application/x-hdf5"),
+        ("base", b"SQLite format 3\0" + bytes(100), "application/vnd.sqlite3"),
+        ("README", b"text\n", "text/plain"),
+        ("noise", b"\0\1\2\3" * 10, UNKNOWN),
+        (".json", b"", UNKNOWN),
+        ("folder.csv/plain", b"", UNKNOWN),
+        ("cut", "ü".encode() * (32 << 10), "text/plain"),
+        ("cut", b"x" + "ü".encode() * (32 << 10), "text/plain"),
+    ],
+)
+def test_the_type_of_a_file(name: str, head: bytes, expected: str) -> None:
+    assert mime_type(name, head[: 64 << 10]) == expected
+
+
+@given(st.text(max_size=30), st.binary(max_size=300))
+def test_the_type_of_anything_can_go_into_a_header(name: str, head: bytes) -> None:
+    found = mime_type(name, head)
+    assert found.isascii()
+    assert found.isprintable()
+    assert "/" in found
+
+
+# -- kept times -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "catalog", "deployment")
+    yield store
+    store.close()
+
+
+def test_times_are_kept_beyond_the_life_of_the_mount(store: Store) -> None:
+    times = KeptTimes(store)
+    one, two = uuid_of(1), uuid_of(2)
+    assert times.get(uuid_bytes(one)) is None
+    for time_ns in (5, -7, 2**60):
+        times.keep(one, time_ns)
+    times.keep(two, 9)
+    for each in (times, KeptTimes(store)):
+        assert (each.get(uuid_bytes(one)), each.get(uuid_bytes(two))) == (2**60, 9)
+
+
+def test_only_the_last_times_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MOST > 100_000
+    monkeypatch.setattr("ivcapfs.catalog.kepttimes.MOST", 3)
+    times = KeptTimes(store)
+    for number in (1, 2, 3, 1, 4):
+        times.keep(uuid_of(number), number)
+    for each in (times, KeptTimes(store)):
+        kept = [number for number in range(6) if each.get(uuid_bytes(uuid_of(number))) is not None]
+        assert kept == [1, 3, 4], "those set last"
+
+
+# -- folders with new files in them -----------------------------------------------------------------------------------
+
+
+class Platform:
+    """The tree below: one folder `artifacts` with some folders and files."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def node(self, parts: tuple[str, ...], check: Check) -> Any:
+        """See `Nodes.node`."""
+        if len(parts) == 1 or (parts[1] in self._names and len(parts) == 2):
+            return FolderNode(1, 1)
+        raise NoSuchEntry("nothing")
+
+    def reading(self, parts: tuple[str, ...], check: Check) -> Reading:
+        """See `Nodes.reading`."""
+        if len(parts) > 1:
+            raise NoSuchEntry("nothing")
+        return Fixed([(name, FolderNode(1, 1)) for name in self._names])
+
+
+def draft_at(*parts: str) -> Draft:
+    """Return a new file that has no bytes, and no place for them."""
+    nowhere: Any = None
+    return Draft(nowhere, Entry(parts))
+
+
+NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True)
+
+
+@given(below=NAMES, files=NAMES, made=NAMES, within=NAMES, size=st.integers(1, 5))
+def test_a_folder_is_listed_once_and_whole_however_it_is_read(
+    below: list[str], files: list[str], made: list[str], within: list[str], size: int
+) -> None:
+    """A reading goes on behind the cookie of the last entry that was taken, on the same handle, as readdir(3) does."""
+    drafts = Drafts()
+    used: set[str] = set()
+    for name in files:
+        drafts.put(draft_at("artifacts", name))
+        used.add(name)
+    for name in made:
+        if name not in used and name not in below:
+            drafts.make_folder(("artifacts", name))
+            used.add(name)
+    for name in within:
+        if name not in used:
+            drafts.put(draft_at("artifacts", name, "x"))
+    drafts.put(draft_at("artifacts", ".fuse_hidden001"))
+    tree = OverlaidTree(Platform(below), drafts, lambda draft: DraftNode(draft, DescribedDraft(draft)))
+    expected = sorted({*below, *used, *within})
+    reading = tree.reading(("artifacts",), never)
+    assert sorted(name for name, _, _ in reading.entries(0)) == expected
+    reading = tree.reading(("artifacts",), never)
+    told: list[str] = []
+    after = 0
+    while True:
+        step = []
+        for name, _, cookie in reading.entries(after):
+            step.append((name, cookie))
+            if len(step) == size:
+                break
+        if not step:
+            break
+        told += [name for name, _ in step]
+        after = step[-1][1]
+    assert sorted(told) == expected
+    assert len(told) == len(set(told))
+    for name in files:
+        assert isinstance(tree.node(("artifacts", name), never), DraftNode)
+    for name in within:
+        if name not in used:
+            assert isinstance(tree.node(("artifacts", name), never), FolderNode)
