@@ -54,7 +54,8 @@ class Draft:
         stale: whether what it has is not the beginning of the content any more.
         in_order: whether it was written from the beginning to the end so far.
         is_gone: whether it is no longer at any path: it was removed, or has become an artifact.
-        is_ending: whether its upload is being completed: nobody may begin to write any more.
+        is_ending: whether its upload is being completed: nobody may write, rename or remove it any more.
+        is_final: whether the server may have completed it, for all we know, so that `is_ending` stays.
     """
 
     def __init__(self, folder: Folder, entry: Entry, fd: int | None = None) -> None:
@@ -82,7 +83,7 @@ class Draft:
         self.in_order = True
         self.restarts = 0
         self.is_gone = False
-        self.is_ending = False
+        self.is_final = self.is_ending = entry.begun is not None and entry.state is State.CLOSED
         self.due: float | None = None
         self.sending_began = False
         self._end = 0
@@ -221,11 +222,16 @@ class Draft:
             self.reserved = max(self.reserved, offset)
             self.progress.notify_all()
 
+    def set_final(self, *, is_final: bool) -> None:
+        """Say whether the server may have completed the upload: from before it is asked to, until it is known."""
+        with self.lock:
+            self.is_final = is_final
+
     def begin_anew(self) -> None:
         """The server has nothing of the content any more."""
         with self.lock:
             self.sent = self.reserved = 0
-            self.stale = False
+            self.stale = self.is_final = False
             self.restarts += 1
 
     def is_on_server(self) -> bool:

@@ -129,6 +129,8 @@ class Sender:
                 return self._complete(draft)
             except IvcapfsError:
                 draft.sending_began = False  # what was asked for may have been done: the next try is to ask
+                if draft.size and draft.entry.begun is None:
+                    draft.set_final(is_final=False)  # not even begun
                 raise
             finally:
                 draft.release()
@@ -140,12 +142,14 @@ class Sender:
         if done is not None:
             return done
         _check_whole(draft)
+        draft.set_final(is_final=draft.entry.begun is None or draft.entry.begun.announced is not None)
         self._bring_all(draft, announced=draft.size)
         begun = draft.entry.begun
         if begun is None:
             raise ProtocolError(f"{draft.entry.path}: the upload was lost")
         reach("before completion")
         if begun.announced is None:
+            draft.set_final(is_final=True)
             upload = _upload(begun)
             self._patiently(draft, lambda: self._uploads.finish(upload, draft.size, self._stopped))
         reach("after completion")
@@ -273,6 +277,7 @@ class Sender:
             if uuid not in twins:
                 return record
         kind = mime_type(entry.name, b"")
+        draft.set_final(is_final=True)
         upload = self._uploads.begin(name=entry.name, content_type=kind, size=0, policy=self._policy)
         return self._ready(upload.uuid)
 

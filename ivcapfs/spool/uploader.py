@@ -236,7 +236,7 @@ class Uploader:
             wait = self._note_failure(draft, IvcapfsError(f"unexpected: {exc!r}"))
         finally:
             with draft.lock:
-                draft.is_ending = False
+                draft.is_ending = draft.is_final
             with self._condition:
                 self._busy.discard(draft)
                 if wait is not None and not self._closing:
@@ -279,6 +279,7 @@ class Uploader:
         log.warning("%s is kept in the spool, %s: %s (ivcapfs uploads list)", draft.entry.path, state, reason)
         with draft.lock:
             size, mtime_ns = draft.size, draft.mtime_ns
+            draft.is_final = False
         draft.note_anyway(_in_state(draft, state, size, mtime_ns, reason))
 
     def retry(self, draft: Draft) -> None:
