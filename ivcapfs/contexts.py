@@ -166,7 +166,7 @@ def parse(text: str, file: Path) -> Contexts:
         ConfigError: it is no YAML of this kind. The message shows nothing of it: there are tokens in it.
     """
     try:
-        whole = yaml.load(text, _Loader)
+        whole = yaml.load(text, _Loader)  # noqa: S506 - a safe one, see above
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""

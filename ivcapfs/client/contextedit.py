@@ -100,14 +100,14 @@ def _tag(value: str) -> str:
 def _tree(text: str) -> Any:
     """Return the whole file as texts, lists and mappings, whatever is in it; None where it cannot be read."""
     try:
-        return yaml.load(text, yaml.BaseLoader)
+        return yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes texts, lists and mappings only
     except _UNREADABLE:
         return None
 
 
 def _changed_tree(text: str, name: str, changes: Mapping[str, str]) -> Any:
     """Return what the edited text has to say."""
-    tree = yaml.load(text, yaml.BaseLoader)
+    tree = yaml.load(text, yaml.BaseLoader)  # noqa: S506
     for index, entry in enumerate(tree["contexts"]):
         if isinstance(entry, dict) and str(entry.get("name", "")).strip() == name:
             tree["contexts"][index] = entry | dict(changes)
