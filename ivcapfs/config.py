@@ -183,6 +183,7 @@ class MountSettings:
             else the first of journal, syslog and file that there is.
         threads: callbacks at the same time; also the kernel's background requests.
         read_ahead_kib: the kernel's own read-ahead, in KiB, where this user may set it; 0 leaves it alone.
+        crash_at: of the torture harness alone: see `ivcapfs.crashing`.
     """
 
     client: ClientSettings
@@ -202,6 +203,7 @@ class MountSettings:
     log: str = "auto"
     threads: int = 256
     read_ahead_kib: int = 1024
+    crash_at: str = ""
 
 
 def client_settings(
@@ -270,6 +272,11 @@ def _of_context(found: ClientSettings, name: str | None, environ: Mapping[str, s
     command = ("env", "-u", "IVCAP_ACCESS_TOKEN", program, *_ASK_IVCAP, context.name) if program else None
     place = contexts.ContextPlace(file, context.name)
     return replace(found, token=context.access_token, token_command=command, context=place)
+
+
+def crash_at(environ: Mapping[str, str] = os.environ) -> str:
+    """Return what the torture harness sets, and nobody else: see `ivcapfs.crashing`; empty: nothing."""
+    return environ.get("IVCAPFS_CRASH_AT", "")
 
 
 def command_words(text: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from ivcapfs.config import (
     catalog_folder,
     client_settings,
     command_words,
+    crash_at,
     parse_size,
 )
 from ivcapfs.errors import ConfigError
@@ -110,6 +111,7 @@ def mount_settings(
         log_file=_path(given.get("log-file"), where),
         log=_log(given.get("log", "auto"), foreground=foreground),
         read_ahead_kib=_read_ahead_kib(given),
+        crash_at=crash_at(),
     )
 
 

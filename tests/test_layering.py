@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
-    *("firstprocess", "errors", "models", "waits", "privatefolder", "hosts", "secret", "memory", "contexts"),
-    *("config", "places", "client", "cache", "catalog", "spool", "transfers", "fs", "server", "options"),
+    *("firstprocess", "errors", "crashing", "models", "waits", "privatefolder", "hosts", "secret", "memory"),
+    *("contexts", "config", "places", "client", "cache", "catalog", "spool", "transfers", "fs", "server", "options"),
     *("doctor", "statusreport", "demo", "commands", "cli", "entry"),
 )
 """From the lowest to the highest."""

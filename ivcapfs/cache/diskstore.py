@@ -42,6 +42,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ivcapfs.crashing import reach
 from ivcapfs.errors import ConfigError
 from ivcapfs.models import BlockKey
 from ivcapfs.privatefolder import open_private_folder
@@ -233,6 +234,7 @@ class Folder:
         fd = self._enter_or_make(name[:2])
         try:
             cost = cost_of(os.fstat(staged.fd))
+            reach("cache write")
             os.rename(staged.name, name, src_dir_fd=staged.folder, dst_dir_fd=fd)
         finally:
             os.close(fd)

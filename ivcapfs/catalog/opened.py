@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ivcapfs.catalog.schema import APPLICATION_ID, TABLES, VERSION
+from ivcapfs.crashing import reach
 from ivcapfs.waits import now
 
 V = TypeVar("V")
@@ -81,6 +82,7 @@ class Opened:
             self.writer.execute("BEGIN IMMEDIATE")
             try:
                 result = work(self.writer)
+                reach("catalog write")
                 self.writer.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ivcapfs import contexts
 from ivcapfs.client.contextedit import edit
+from ivcapfs.crashing import reach
 from ivcapfs.errors import ConfigError, CredentialError
 
 Signature = tuple[int, int, int, int]
@@ -134,6 +135,7 @@ class ContextFile:
                 os.fchmod(file.fileno(), before.st_mode & 0o777)
                 os.fsync(file.fileno())
                 written = _signature_of(os.fstat(file.fileno()))
+            reach("token write-back")
             Path(name).replace(real)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from ivcapfs.client.connections import Connections
 from ivcapfs.client.exchange import FileSlice
 from ivcapfs.client.network import tls_context
 from ivcapfs.client.wires import Patience, TlsWire, Until, Wire
+from ivcapfs.crashing import reach
 
 _KEEP_SECONDS = 15.0
 _PIECE = 256 * 1024
@@ -156,6 +157,8 @@ class DirectTransport(httpx.BaseTransport):
         try:
             while at < file.size and wire.is_quiet():
                 at += wire.send_file(file.fd, file.start + at, min(_SENT, file.size - at), patience)
+                if at < file.size:
+                    reach("mid chunk")
         except (ConnectionError, TimeoutError):
             if wire.is_quiet():
                 raise

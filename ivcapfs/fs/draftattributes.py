@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ivcapfs.catalog.interface import Catalog
-from ivcapfs.errors import AttributesUnsupported, NoSuchAttribute
+from ivcapfs.errors import AttributesUnsupported, InUse, NoSuchAttribute
 from ivcapfs.fs.aspectchange import Action, Change, parse, parse_removal
 from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.nodes import EPOCH, DraftNode, Node
 from ivcapfs.fs.xattrs import MIME_TYPE, PREFIX, ExtendedAttributes, attribute
-from ivcapfs.models import AspectRecord
+from ivcapfs.models import ARTIFACT_URN, AspectRecord
 from ivcapfs.spool.describe import draft_state
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.mime import HEAD, mime_type
@@ -37,13 +37,18 @@ class DraftAttributes:
     def set(self, node: Node, name: str, value: bytes, flags: int, check: Check) -> None:
         """Set an attribute (setxattr(2)). Raises as `ExtendedAttributes.set`."""
         if isinstance(node, DraftNode):
-            self._journal(node.draft, parse(name, value))
+            change = parse(name, value)
+            self._journal(node.draft, change)
+            if (uuid := _artifact(node.draft)) is not None:
+                self._aspects.apply(change, ARTIFACT_URN + uuid, check)
         else:
             self._xattrs.set(node, name, value, flags, check)
 
     def remove(self, node: Node, name: str, check: Check) -> None:
         """Remove an attribute (removexattr(2)). Raises as `ExtendedAttributes.remove`."""
         if isinstance(node, DraftNode):
+            if node.draft.entry.record is not None:
+                raise InUse(f"{node.draft.entry.path} is becoming an artifact: try again in a moment")
             self._journal(node.draft, parse_removal(name))
         else:
             self._xattrs.remove(node, name, check)
@@ -65,6 +70,11 @@ class DraftAttributes:
         if change.action is Action.REMOVE and all(each["label"] != change.label for each in draft.entry.changes):
             raise NoSuchAttribute(f"no aspect {change.label!r} was set")
         draft.note(lambda entry: replace(entry, changes=_with(entry.changes, change)))
+
+
+def _artifact(draft: Draft) -> str | None:
+    """Return the uuid of the artifact that a new file is by now, so that what it is told comes too late for it."""
+    return draft.entry.record if draft.is_gone else None
 
 
 def _with(changes: tuple[dict[str, Any], ...], change: Change) -> tuple[dict[str, Any], ...]:

@@ -26,6 +26,7 @@ from ivcapfs.catalog.index import Index
 from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection, connect
 from ivcapfs.config import CacheSettings, MountSettings
+from ivcapfs.crashing import arm
 from ivcapfs.errors import (
     ApiError,
     Closing,
@@ -97,6 +98,8 @@ class MountedFileSystem:
         """
         kernel_class, interrupted = _load_binding(writes=self._settings.write is not None)
         coredumps.forbid()
+        if self._settings.crash_at:
+            arm(self._settings.crash_at)
         signal.signal(WAKE, lambda *_: None)
         connection = connect(self._settings.client)  # may wait for a token; there is no thread yet, any signal ends it
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING | {DEBUG})

@@ -19,6 +19,7 @@ from ivcapfs.errors import (
     Invalid,
     IsAFolder,
     IvcapfsError,
+    NoSpace,
     NoSuchEntry,
     NotAFolder,
     NotAllowed,
@@ -191,7 +192,11 @@ class Names:
 
         try:
             after = draft.note(moved)
-        except IvcapfsError:
+        except IvcapfsError as exc:
+            if isinstance(exc, NoSpace) and new[-1].startswith(HIDDEN):  # removed while open
+                self._writer.discard(draft)
+                draft.note(moved)
+                return
             self._complete_if_closed(draft)
             raise
         if after.begun is None and before.begun is not None:

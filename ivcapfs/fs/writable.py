@@ -15,6 +15,7 @@ from ivcapfs.catalog.kepttimes import KeptTimes
 from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection
 from ivcapfs.config import MountSettings, WriteSettings
+from ivcapfs.crashing import reach
 from ivcapfs.errors import IvcapfsError
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.draftattributes import UPLOAD, DescribedDraft, DraftAttributes
@@ -146,6 +147,7 @@ class Writable:
 
     def arrived(self, draft: Draft, record: ArtifactRecord) -> None:
         """See `Arrivals.arrived`: the artifact is listed, has its time, its collection, its aspects."""
+        reach("arrival")
         entry = draft.entry
         self._store.write(lambda write: write.put([record]))
         self.times.keep(record.uuid, draft.mtime_ns)

@@ -217,6 +217,8 @@ class WritingOperations(Operations):
         node = self._node(path) if handle is None else self._opened_node(handle)
         if isinstance(node, DraftNode):
             node.draft.set_time(time_ns)
+            if node.draft.is_gone and node.draft.entry.record is not None:  # it has just become an artifact
+                self._writable.times.keep(node.draft.entry.record, time_ns)
         elif isinstance(node, FileNode):
             self._writable.times.keep(node.record.uuid, time_ns)
 

@@ -11,6 +11,7 @@ Threading: any thread may call anything. `Draft.lock` guards the fields; bytes a
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from ivcapfs.errors import BadHandle, IvcapfsError, TooLarge
 from ivcapfs.models import inode_of_text
 from ivcapfs.spool.entry import Entry, State
 from ivcapfs.spool.folder import Folder, explain, write_all
+
+log = logging.getLogger(__name__)
 
 LARGEST = 5 << 30
 """Bytes that an artifact may have, as the platform documents."""
@@ -51,7 +54,8 @@ class Draft:
         stale: whether what it has is not the beginning of the content any more.
         in_order: whether it was written from the beginning to the end so far.
         is_gone: whether it is no longer at any path: it was removed, or has become an artifact.
-        is_ending: whether its upload is being completed: nobody may begin to write any more.
+        is_ending: whether its upload is being completed: nobody may write, rename or remove it any more.
+        is_final: whether the server may have completed it, for all we know, so that `is_ending` stays.
     """
 
     def __init__(self, folder: Folder, entry: Entry, fd: int | None = None) -> None:
@@ -79,7 +83,7 @@ class Draft:
         self.in_order = True
         self.restarts = 0
         self.is_gone = False
-        self.is_ending = False
+        self.is_final = self.is_ending = entry.begun is not None and entry.state is State.CLOSED
         self.due: float | None = None
         self.sending_began = False
         self._end = 0
@@ -101,6 +105,21 @@ class Draft:
                 with self.lock:
                     self.entry = after
             return after
+
+    def note_anyway(self, change: Callable[[Entry], Entry]) -> None:
+        """As `note`; where the journal cannot be written, it holds for as long as this process lives."""
+        try:
+            self.note(change)
+        except IvcapfsError as exc:
+            log.error("%s: the journal cannot be written: %s", self.entry.path, exc)
+            with self.journal_lock, self.lock:
+                self.entry = change(self.entry)
+
+    def leave(self, seen: Entry) -> bool:
+        """It is an artifact, and at no path any more; return False, and leave it, where the entry is not `seen` now."""
+        with self.journal_lock, self.lock:
+            self.is_gone = self.entry == seen
+            return self.is_gone
 
     # -- bytes ---------------------------------------------------------------------------------------------------
 
@@ -203,11 +222,16 @@ class Draft:
             self.reserved = max(self.reserved, offset)
             self.progress.notify_all()
 
+    def set_final(self, *, is_final: bool) -> None:
+        """Say whether the server may have completed the upload: from before it is asked to, until it is known."""
+        with self.lock:
+            self.is_final = is_final
+
     def begin_anew(self) -> None:
         """The server has nothing of the content any more."""
         with self.lock:
             self.sent = self.reserved = 0
-            self.stale = False
+            self.stale = self.is_final = False
             self.restarts += 1
 
     def is_on_server(self) -> bool:

@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from ivcapfs.crashing import reach
 from ivcapfs.errors import ConfigError, FileSystemError, NoSpace, ProtocolError
 from ivcapfs.privatefolder import open_private_folder
 from ivcapfs.spool.entry import Entry, entry_from_json, entry_json
@@ -130,6 +131,8 @@ class Folder:
         for suffix in (JOURNAL, DATA):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(entry.id + suffix, dir_fd=self._fd)
+            if suffix == JOURNAL:
+                reach("removal")
 
     def entries(self) -> Iterator[Entry]:
         """Iterate all entries; one that cannot be read is left where it is, and said so."""
@@ -158,7 +161,9 @@ class Folder:
                     os.fsync(fd)
             finally:
                 os.close(fd)
+            reach("journal write")
             os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            reach("spool rename")
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=self._fd)

@@ -27,6 +27,7 @@ from ivcapfs.client import Api, Uploads
 from ivcapfs.client.exchange import FileSlice, rest_of
 from ivcapfs.client.tus import Upload
 from ivcapfs.config import MIB
+from ivcapfs.crashing import reach
 from ivcapfs.errors import (
     BadRequest,
     Closing,
@@ -128,6 +129,8 @@ class Sender:
                 return self._complete(draft)
             except IvcapfsError:
                 draft.sending_began = False  # what was asked for may have been done: the next try is to ask
+                if draft.size and draft.entry.begun is None:
+                    draft.set_final(is_final=False)  # not even begun
                 raise
             finally:
                 draft.release()
@@ -139,13 +142,17 @@ class Sender:
         if done is not None:
             return done
         _check_whole(draft)
+        draft.set_final(is_final=draft.entry.begun is None or draft.entry.begun.announced is not None)
         self._bring_all(draft, announced=draft.size)
         begun = draft.entry.begun
         if begun is None:
             raise ProtocolError(f"{draft.entry.path}: the upload was lost")
+        reach("before completion")
         if begun.announced is None:
+            draft.set_final(is_final=True)
             upload = _upload(begun)
             self._patiently(draft, lambda: self._uploads.finish(upload, draft.size, self._stopped))
+        reach("after completion")
         return self._ready(begun.uuid)
 
     def record(self, uuid: str) -> ArtifactRecord:
@@ -197,6 +204,7 @@ class Sender:
         except IvcapfsError:
             draft.sending_began = False  # it may have come further: the next try is to ask
             raise
+        reach("chunk sent")
         draft.reached(start + len(chunk))
 
     # -- records -------------------------------------------------------------------------------------------------
@@ -229,6 +237,7 @@ class Sender:
             log.info("the server wants to know the length of an upload at its beginning: %s", exc)
             self._defers = False
             return None
+        reach("upload create")
         begun = Begun(upload.uuid, upload.url, announced)
         after = draft.note(lambda present: replace(present, begun=begun) if _goes_as(present, entry) else present)
         draft.sending_began = True
@@ -268,6 +277,7 @@ class Sender:
             if uuid not in twins:
                 return record
         kind = mime_type(entry.name, b"")
+        draft.set_final(is_final=True)
         upload = self._uploads.begin(name=entry.name, content_type=kind, size=0, policy=self._policy)
         return self._ready(upload.uuid)
 

@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
-from ivcapfs.errors import Closing, CredentialError, IvcapfsError, NotAuthenticated
+from ivcapfs.errors import CatalogError, Closing, CredentialError, IvcapfsError, NoSpace, NotAuthenticated
 from ivcapfs.models import ArtifactRecord
 from ivcapfs.spool.ahead import Ahead
 from ivcapfs.spool.draft import Draft
@@ -40,6 +40,8 @@ FLUSHES = 16
 COMPLETIONS = 4
 """Files that are completed at the same time."""
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+_PASSING = (NotAuthenticated, CredentialError, NoSpace, CatalogError)
+"""What passes by itself, too: somebody logs in, or makes room."""
 
 
 class Arrivals(Protocol):
@@ -150,20 +152,14 @@ class Uploader:
 
     def note_closed(self, draft: Draft, size: int, mtime_ns: int) -> None:
         """Write into the journal that a file is closed, so that it becomes an artifact whatever happens."""
-        try:
-            draft.note(_closed(draft, size, mtime_ns))
-        except IvcapfsError as exc:
-            log.error("%s: the journal cannot be written: %s", draft.entry.path, exc)
-            with draft.lock:
-                draft.entry = _closed(draft, size, mtime_ns)(draft.entry)
+        draft.note_anyway(_closed(draft, size, mtime_ns))
 
     def complete_later(self, draft: Draft, *, at_once: bool = False) -> None:
         """Complete a closed file after the settling time; hidden ones stay."""
         if draft.entry.is_hidden:
             return
         with self._condition:
-            wait = 0.0 if at_once or self._hurried else self._settle
-            self._schedule(draft, wait)
+            self._schedule(draft, 0.0 if at_once or self._hurried else self._settle)
 
     def await_idle(self, seconds: float) -> int:
         """Wait until nothing is left to be completed; return how many files are after so many seconds."""
@@ -240,7 +236,7 @@ class Uploader:
             wait = self._note_failure(draft, IvcapfsError(f"unexpected: {exc!r}"))
         finally:
             with draft.lock:
-                draft.is_ending = False
+                draft.is_ending = draft.is_final
             with self._condition:
                 self._busy.discard(draft)
                 if wait is not None and not self._closing:
@@ -249,13 +245,15 @@ class Uploader:
     def _arrive(self, draft: Draft) -> None:
         if draft.entry.record is None:
             record = self._sender.complete(draft)
-            draft.note(lambda entry: replace(entry, record=record.uuid, begun=None))
+            # Unjournalled it would be found to be ready by the next mount: nothing is sent twice.
+            draft.note_anyway(lambda entry: replace(entry, record=record.uuid, begun=None))
             log.info("%s is artifact %s", draft.entry.path, record.uuid)
         else:
             record = self._sender.record(draft.entry.record)
-        self._arrivals.arrived(draft, record)
-        with draft.lock:
-            draft.is_gone = True
+        seen = None
+        while seen is None or not draft.leave(seen):  # else an aspect was set, or a time, while they were sent
+            seen = draft.entry
+            self._arrivals.arrived(draft, record)
         if self._drafts.take_away(draft):
             self._arrivals.seen(draft)
         draft.folder.remove(draft.entry)
@@ -265,13 +263,13 @@ class Uploader:
 
     def _note_failure(self, draft: Draft, exc: IvcapfsError) -> float | None:
         """Return the seconds until the next try, or None where there is to be none."""
-        if is_passing(exc) or isinstance(exc, NotAuthenticated | CredentialError):
+        if is_passing(exc) or isinstance(exc, _PASSING):
             with self._condition:
                 before = self._waits.get(draft.entry.id)
                 wait = FIRST_RETRY if before is None else min(before * 2, LONGEST_RETRY)
                 self._waits[draft.entry.id] = wait
             level = logging.WARNING if before is None else logging.DEBUG
-            log.log(level, "%s waits until the server takes it: %s", draft.entry.path, exc)
+            log.log(level, "%s waits until it can be sent: %s", draft.entry.path, exc)
             return wait
         self.fail(draft, State.FAILED, str(exc))
         return None
@@ -281,10 +279,8 @@ class Uploader:
         log.warning("%s is kept in the spool, %s: %s (ivcapfs uploads list)", draft.entry.path, state, reason)
         with draft.lock:
             size, mtime_ns = draft.size, draft.mtime_ns
-        try:
-            draft.note(_in_state(draft, state, size, mtime_ns, reason))
-        except IvcapfsError as exc:
-            log.error("%s: the journal cannot be written: %s", draft.entry.path, exc)
+            draft.is_final = False
+        draft.note_anyway(_in_state(draft, state, size, mtime_ns, reason))
 
     def retry(self, draft: Draft) -> None:
         """Send a failed or interrupted file after all, as it is now.
