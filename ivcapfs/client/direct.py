@@ -133,8 +133,8 @@ class DirectTransport(httpx.BaseTransport):
         patience: Patience = request.extensions["timeout"]["read"]
         try:
             with _translated(httpx.ReadError, httpx.ReadTimeout, _STALE if is_kept else ()):
-                wire.send(_text(request))
-                whole = self._send_file(wire, request)
+                wire.send(_text(request), patience)
+                whole = self._send_file(wire, request, patience)
                 head, rest = _head(wire, request.method, patience)
         except BaseException:
             wire.close()
@@ -143,7 +143,7 @@ class DirectTransport(httpx.BaseTransport):
         body = DirectBody(self, origin, wire, head, rest, patience)
         return httpx.Response(head.status, headers=head.fields, stream=body, extensions={"readinto": body.readinto})
 
-    def _send_file(self, wire: Wire, request: httpx.Request) -> bool:
+    def _send_file(self, wire: Wire, request: httpx.Request, patience: Patience) -> bool:
         """Send the request's body, if it has one; return whether all of it, for a server may answer before, to refuse.
 
         Raises:
@@ -156,10 +156,10 @@ class DirectTransport(httpx.BaseTransport):
         at = 0
         try:
             while at < file.size and wire.is_quiet():
-                at += wire.send_file(file.fd, file.start + at, min(_SENT, file.size - at))
+                at += wire.send_file(file.fd, file.start + at, min(_SENT, file.size - at), patience)
                 if at < file.size:
                     reach("mid chunk")
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             if wire.is_quiet():
                 raise
         return at == file.size

@@ -18,13 +18,13 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
 _PAUSE = struct.pack("ll", 0, 250_000)
-"""Seconds, microseconds: how long one recv(2) waits, and so how late a slow connection shows what it has."""
-_SEND_SECONDS = struct.pack("ll", 20, 0)
+"""Seconds, microseconds: how long one call waits, and so how late a slow connection shows what it has."""
 _HEAD = 16 * 1024
 _RECORDS = 256 * 1024
 """Bytes of ciphertext that are read at a time."""
@@ -49,33 +49,29 @@ class Wire:
         self.socket = connected
         connected.settimeout(None)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PAUSE)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_SECONDS)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PAUSE)
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, patience: Patience) -> None:
         """Send all of it.
 
         Raises:
-            TimeoutError: the server takes nothing.
+            TimeoutError: the server took nothing for as long as `patience` had.
             OSError: the connection is broken.
         """
-        try:
-            self.socket.sendall(data)
-        except BlockingIOError:
-            raise TimeoutError("the server takes nothing") from None
+        rest = memoryview(data)
+        while rest:
+            rest = rest[_patiently(partial(self.socket.send, rest), patience) :]
 
-    def send_file(self, fd: int, start: int, size: int) -> int:
+    def send_file(self, fd: int, start: int, size: int, patience: Patience) -> int:
         """Send a part of a file (sendfile(2)); return how many bytes of it were sent, at least one.
 
         Raises:
-            TimeoutError: the server takes nothing.
+            TimeoutError: the server took nothing for as long as `patience` had.
             OSError: the connection is broken, or the file has become shorter.
         """
-        try:
-            sent = os.sendfile(self.socket.fileno(), fd, start, size)
-        except BlockingIOError:
-            raise TimeoutError("the server takes nothing") from None
+        sent = _patiently(lambda: os.sendfile(self.socket.fileno(), fd, start, size), patience)
         if not sent:
             raise OSError("the file to send has become shorter")
         return sent
@@ -127,21 +123,21 @@ class TlsWire(Wire):
         self._tls = context.wrap_bio(self._came, self._goes, server_hostname=name)
         self._records = memoryview(bytearray(_HEAD))
         patience = Until(time.monotonic() + seconds)
-        while not self._greet():
+        while not self._greet(patience):
             self._fetch(patience)
         self._records = memoryview(bytearray(_RECORDS))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, patience: Patience) -> None:
         """See `Wire.send`."""
         self._tls.write(data)
-        super().send(self._goes.read())
+        super().send(self._goes.read(), patience)
 
-    def send_file(self, fd: int, start: int, size: int) -> int:
+    def send_file(self, fd: int, start: int, size: int, patience: Patience) -> int:
         """See `Wire.send_file`; what is encrypted has to be read."""
         data = os.pread(fd, min(size, _RECORDS), start)
         if not data:
             raise OSError("the file to send has become shorter")
-        self.send(data)
+        self.send(data, patience)
         return len(data)
 
     def receive(self, patience: Patience) -> bytes:
@@ -151,19 +147,19 @@ class TlsWire(Wire):
 
     def receive_into(self, view: memoryview, patience: Patience) -> int:
         """See `Wire.receive_into`; returns what one read of the socket has brought. A part of a record is nothing."""
-        got, ended = self._decrypt(view)
+        got, ended = self._decrypt(view, patience)
         if not (got or ended):
             whole = Until(time.monotonic() + patience.left())
             while not (got or ended):
                 self._fetch(whole)
-                got, ended = self._decrypt(view)
+                got, ended = self._decrypt(view, whole)
         return got
 
     def is_quiet(self) -> bool:
         """See `Wire.is_quiet`."""
         return not self._came.pending and super().is_quiet()
 
-    def _greet(self) -> bool:
+    def _greet(self, patience: Patience) -> bool:
         """Go on with the handshake; return whether it is done."""
         try:
             self._tls.do_handshake()
@@ -171,7 +167,7 @@ class TlsWire(Wire):
             return False
         finally:
             if self._goes.pending:
-                super().send(self._goes.read())
+                super().send(self._goes.read(), patience)
         return True
 
     def _fetch(self, patience: Patience) -> None:
@@ -182,7 +178,7 @@ class TlsWire(Wire):
         else:
             self._came.write_eof()
 
-    def _decrypt(self, view: memoryview) -> tuple[int, bool]:
+    def _decrypt(self, view: memoryview, patience: Patience) -> tuple[int, bool]:
         """Decrypt what is there; return how many bytes, and whether the connection has ended."""
         got, read, ended = 0, self._tls.read, False
         with self._one_at_a_time:
@@ -195,7 +191,7 @@ class TlsWire(Wire):
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 ended = True  # whether the body was whole is told by its length
         if self._goes.pending:  # an answer to a change of keys
-            super().send(self._goes.read())
+            super().send(self._goes.read(), patience)
         return got, ended
 
 
@@ -213,16 +209,16 @@ class Until:
         return left
 
 
-def _patiently(receive: Callable[[], T], patience: Patience) -> T:
-    """Call `receive` until something came.
+def _patiently(step: Callable[[], T], patience: Patience) -> T:
+    """Call `step` until something came, or was taken.
 
     Raises:
-        TimeoutError: nothing came for as long as `patience` had at the beginning.
+        TimeoutError: nothing for as long as `patience` had at the beginning.
     """
     end = time.monotonic() + patience.left()
     while True:
         try:
-            return receive()
+            return step()
         except BlockingIOError:
             if time.monotonic() > end:
-                raise TimeoutError("nothing came") from None
+                raise TimeoutError("nothing came, or was taken") from None

@@ -23,6 +23,7 @@ from ivcapfs import errors
 from ivcapfs.client import Connection
 from ivcapfs.client.connections import Connections
 from ivcapfs.client.direct import DirectTransport
+from ivcapfs.client.exchange import FileSlice
 from ivcapfs.config import Limits
 from tests.client.fakeorigin import LIMITS, UUID, Asked, Origin, Reply, as_json, client, record
 
@@ -394,6 +395,19 @@ def test_what_never_becomes_a_byte_is_silence(encrypted: bool, trusted: ssl.SSLC
     with Server(serve, tls=trusted if encrypted else None) as server, client(server.url, limits=limits) as connection:
         with pytest.raises(errors.DeadlineExceeded):
             fetch(connection, server.url)
+
+
+@pytest.mark.timeout(15)
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_a_server_that_takes_nothing_is_given_up(encrypted: bool, trusted: ssl.SSLContext, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(32 * 1024 * 1024))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(then_stall(), tls=trusted if encrypted else None))
+        file = stack.enter_context((tmp_path / "file").open("rb"))
+        connection = stack.enter_context(client(server.url, limits=replace(LIMITS, idle=0.5, total=60.0)))
+        with pytest.raises(errors.DeadlineExceeded):
+            content = FileSlice(file.fileno(), 0, 32 * 1024 * 1024)
+            stack.enter_context(connection.transport.stream("PATCH", server.url, what="sending", content=content))
 
 
 @pytest.mark.parametrize("replies", STALLS.values(), ids=STALLS)
