@@ -17,7 +17,7 @@ class its errno, and ``docs/SEMANTICS.md`` its cause, log line and remedy. No th
     │   ├── NotFound              404, 410
     │   ├── Conflict              409, 412, 424
     │   ├── TooLarge              413
-    │   ├── Unavailable           429, 502, 503, 504, after the retries
+    │   ├── Unavailable           408, 429, 502, 503, 504, after the retries
     │   └── ServerFault           any other status that is no success
     │       └── StorageFull       507: the platform has no room
     ├── TransportError            no answer
@@ -113,7 +113,7 @@ class TooLarge(ApiError):
 
 
 class Unavailable(ApiError):
-    """429, 502, 503 or 504, still after the retries.
+    """408, 429, 502, 503 or 504, still after the retries.
 
     Attributes:
         retry_after: the seconds that the server asked us to wait, if it said.

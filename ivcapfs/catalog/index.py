@@ -267,7 +267,7 @@ class Index:
             refresh = state.refresh = state.refresh or Future()
             if starting:
                 state.began_at = time
-            patience = SHORT_PATIENCE_SECONDS if state.failed_at is not None else PATIENCE_SECONDS
+            patience = SHORT_PATIENCE_SECONDS if state.failed_at is not None else min(PATIENCE_SECONDS, self._bound)
             if not complete:
                 patience = first_patience if first_patience is not None else self._bound + time - state.began_at
             left = state.began_at + patience - time

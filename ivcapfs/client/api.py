@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 from ivcapfs.client import wire
+from ivcapfs.client.exchange import JsonReply
 from ivcapfs.client.pages import all_items
 from ivcapfs.client.transport import Transport
-from ivcapfs.errors import ConfigError, ProtocolError
+from ivcapfs.errors import ConfigError, NotFound, ProtocolError, ServerFault
 from ivcapfs.models import (
     ARTIFACT_COLLECTION_SCHEMA,
     ARTIFACT_URN,
@@ -66,7 +67,7 @@ class Api:
         params = _params(
             limit=limit, page=cursor, filter=filter, order_by=order_by, order_desc=order_desc, at_time=at_time
         )
-        return wire.artifact_page_from_json(self._get("/1/artifacts", "listing artifacts", params))
+        return wire.artifact_page_from_json(self._list("/1/artifacts", "listing artifacts", params).body)
 
     def list_artifacts_text(
         self,
@@ -81,9 +82,7 @@ class Api:
         its way. See `list_artifacts_page`.
         """
         params = _params(limit=limit, page=cursor, order_by=order_by, order_desc=order_desc, at_time=at_time)
-        reply = self._transport.request_json(
-            "GET", "/1/artifacts", what="listing artifacts", params=params, idempotent=True
-        )
+        reply = self._list("/1/artifacts", "listing artifacts", params)
         return wire.page_text_from_json(reply.body, reply.text)
 
     def iter_artifacts(
@@ -192,7 +191,7 @@ class Api:
 
         def page(cursor: str | None) -> Page[AspectRecord]:
             asked = {**params, "page": cursor} if cursor else params
-            return wire.aspect_page_from_json(self._get("/1/aspects", "listing aspects", asked))
+            return wire.aspect_page_from_json(self._list("/1/aspects", "listing aspects", asked).body)
 
         return all_items(page, lambda record: record.id)
 
@@ -283,8 +282,15 @@ class Api:
             raise ProtocolError("writing an aspect: the answer names no id")
         return id
 
-    def _get(self, path: str, what: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        return self._transport.request_json("GET", path, what=what, params=params, idempotent=True).body
+    def _get(self, path: str, what: str) -> dict[str, Any]:
+        return self._transport.request_json("GET", path, what=what, idempotent=True).body
+
+    def _list(self, path: str, what: str, params: Mapping[str, str]) -> JsonReply:
+        """Ask for a page. Every deployment has lists: a 404 is a gateway's, and says nothing of what is in them."""
+        try:
+            return self._transport.request_json("GET", path, what=what, params=params, idempotent=True)
+        except NotFound as exc:
+            raise ServerFault(str(exc), status=exc.status) from exc
 
 
 def _params(**values: str | int | bool | datetime | None) -> dict[str, str]:

@@ -224,6 +224,7 @@ class RangeStream:
         self._stream: Stream | None = None
         self._answer: ranges.Answer | None = None
         self._skip = self._left = 0  # bytes of the present answer still to be dropped, and to be read
+        self._ended_at: float | None = None  # the last answer; from then on the next bytes are waited for
 
     def __enter__(self) -> Self:
         if self._position == self._stop:
@@ -250,11 +251,13 @@ class RangeStream:
             except TooSlow:
                 raise
             except errors.TransportError as exc:
+                self._ended_at = self._transport.clock()
                 self._exchange.close()
                 self._pause(exc)
                 got = 0
             if got:
                 return got
+            self._ended_at = self._ended_at or self._transport.clock()
             self._exchange.close()
             self._open()
         return 0
@@ -323,11 +326,11 @@ class RangeStream:
         """Read at least one byte, watching the rate and whether to stop."""
         assert self._stream is not None
         self._check_stopped()
-        began = self._transport.clock()
+        began, self._ended_at = self._ended_at or self._transport.clock(), None
         try:
             got = self._stream.readinto(view)
         except errors.DeadlineExceeded:
-            self._rate.waited(self._transport.clock() - began, 0)
+            self._rate.silent(self._transport.clock() - began)
             raise
         self._rate.waited(self._transport.clock() - began, got)
         if not got:

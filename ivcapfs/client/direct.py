@@ -28,7 +28,7 @@ from ivcapfs.client import heads
 from ivcapfs.client.connections import Connections
 from ivcapfs.client.exchange import FileSlice
 from ivcapfs.client.network import tls_context
-from ivcapfs.client.wires import Patience, TlsWire, Wire
+from ivcapfs.client.wires import Patience, TlsWire, Until, Wire
 from ivcapfs.crashing import reach
 
 _KEEP_SECONDS = 15.0
@@ -252,10 +252,11 @@ class DirectBody(httpx.SyncByteStream):
 
     def _next_chunk(self) -> bool:
         """Read the head of the next chunk; return whether there is one (RFC 9112, 7.1)."""
-        if not self._is_first_chunk and self._line():
+        patience = Until(time.monotonic() + self._patience.left())
+        if not self._is_first_chunk and self._line(patience):
             raise httpx.RemoteProtocolError("a chunk is longer than it said")
         self._is_first_chunk = False
-        size = self._line().partition(b";")[0].strip()
+        size = self._line(patience).partition(b";")[0].strip()
         try:
             self._left = int(size, 16)
         except ValueError:
@@ -265,18 +266,18 @@ class DirectBody(httpx.SyncByteStream):
         if self._left:
             return True
         trailers = 0
-        while self._line():
+        while self._line(patience):
             trailers += 1
             if trailers > heads.MOST_FIELDS:
                 raise httpx.RemoteProtocolError("the trailers do not end")
         self._ended = True
         return False
 
-    def _line(self) -> bytes:
+    def _line(self, patience: Until) -> bytes:
         """Read one line of the chunked coding."""
         came = bytes(self._rest)
         while (end := came.find(b"\r\n")) < 0:
-            more = self._wire.receive(self._patience)
+            more = self._wire.receive(patience)
             if not more or len(came) > _LONGEST_LINE:
                 raise httpx.RemoteProtocolError("the body ended within a chunk")
             came += more

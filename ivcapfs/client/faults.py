@@ -23,6 +23,7 @@ _REFUSALS: Mapping[int, type[errors.ApiError]] = {
     401: errors.NotAuthenticated,
     403: errors.NotPermitted,
     404: errors.NotFound,
+    408: errors.Unavailable,
     409: errors.Conflict,
     410: errors.NotFound,
     412: errors.Conflict,

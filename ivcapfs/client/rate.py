@@ -5,8 +5,13 @@ Used by `ivcapfs.client.blobs`. One `LeastRate` belongs to one transfer, hence t
 
 from __future__ import annotations
 
-from ivcapfs.config import Limits
+from ivcapfs.config import MIB, Limits
 from ivcapfs.errors import DeadlineExceeded
+
+MOST_SILENCES = 1
+"""After so many another connection is tried."""
+MUCH = 8 * MIB
+"""Bytes after which earlier silences are forgotten: a long download may meet many."""
 
 
 class TooSlow(DeadlineExceeded):
@@ -26,6 +31,7 @@ class LeastRate:
         self._least = limits.least_rate
         self._seconds = 0.0
         self._bytes = 0
+        self._silences = self._since_silence = 0
 
     def waited(self, seconds: float, gained: int) -> None:
         """Take note of one wait.
@@ -35,8 +41,23 @@ class LeastRate:
         """
         self._seconds += seconds
         self._bytes += gained
+        self._since_silence += gained
         if self._seconds < self._window:
             return
         if self._bytes < self._least * self._seconds:
             raise TooSlow(f"{self._bytes} bytes in {self._seconds:.0f} s, under {self._least} B/s")
-        self._seconds, self._bytes = 0.0, 0
+        self._seconds, self._bytes, self._silences = 0.0, 0, 0
+
+    def silent(self, seconds: float) -> None:
+        """Take note of a wait that brought nothing until its bound. Another connection may help, but not for ever: with
+        half of what is missing before each silence, a transfer would never end.
+
+        Raises:
+            TooSlow: it is the second time without a good window or much in between; or as `waited`.
+        """
+        silences = 1 if self._since_silence >= MUCH else self._silences + 1
+        self._since_silence = 0
+        self.waited(seconds, 0)
+        if silences > MOST_SILENCES:
+            raise TooSlow(f"nothing for {seconds:.0f} s, and that {silences} times")
+        self._silences = silences

@@ -79,5 +79,5 @@ def worth_repeating(error: errors.IvcapfsError, *, idempotent: bool) -> bool:
         case errors.ConnectionBroken() | errors.DeadlineExceeded():
             return idempotent
         case errors.Unavailable():
-            return idempotent or error.status in (429, 503)
+            return idempotent or error.status in (408, 429, 503)
     return False

@@ -126,7 +126,7 @@ class TlsWire(Wire):
         self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._came, self._goes, server_hostname=name)
         self._records = memoryview(bytearray(_HEAD))
-        patience = _Until(time.monotonic() + seconds)
+        patience = Until(time.monotonic() + seconds)
         while not self._greet():
             self._fetch(patience)
         self._records = memoryview(bytearray(_RECORDS))
@@ -150,12 +150,14 @@ class TlsWire(Wire):
         return bytes(view[: self.receive_into(view, patience)])
 
     def receive_into(self, view: memoryview, patience: Patience) -> int:
-        """See `Wire.receive_into`; returns what one read of the socket has brought."""
-        while True:
-            got, ended = self._decrypt(view)
-            if got or ended:
-                return got
-            self._fetch(patience)
+        """See `Wire.receive_into`; returns what one read of the socket has brought. A part of a record is nothing."""
+        got, ended = self._decrypt(view)
+        if not (got or ended):
+            whole = Until(time.monotonic() + patience.left())
+            while not (got or ended):
+                self._fetch(whole)
+                got, ended = self._decrypt(view)
+        return got
 
     def is_quiet(self) -> bool:
         """See `Wire.is_quiet`."""
@@ -197,13 +199,14 @@ class TlsWire(Wire):
         return got, ended
 
 
-class _Until:
-    """Patience up to a moment."""
+class Until:
+    """Patience up to a moment of `time.monotonic`: for what comes in parts that are nothing by themselves."""
 
     def __init__(self, end: float) -> None:
         self._end = end
 
     def left(self) -> float:
+        """See `Patience.left`."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("nothing came")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ivcapfs.catalog.interface import Catalog, FileEntry
 from ivcapfs.config import ViewSettings
+from ivcapfs.errors import ProtocolError
 from ivcapfs.models import ArtifactRecord, AspectRecord, inode_of, uuid_bytes
 from ivcapfs.spool.draft import Draft
 from ivcapfs.waits import Check
@@ -176,8 +177,16 @@ def time_ns(time: datetime) -> int:
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> bytes:
-    """Return a JSON value as UTF-8 text, readable; what UTF-8 cannot hold stays escaped."""
+    """Return a JSON value as UTF-8 text, readable; what UTF-8 cannot hold stays escaped.
+
+    Raises:
+        ProtocolError: it is nested so deeply that it was hardly read.
+    """
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return json.dumps(value, indent=indent).encode()
+    except RecursionError as exc:
+        if indent is None:
+            raise ProtocolError("a JSON value is nested too deeply to be written") from exc
+    return json_text(value, indent=None)  # written in one line, it may be nested as deeply as when it is read

@@ -192,6 +192,21 @@ def test_a_slow_refresh_holds_nobody_longer_than_patience(world: World, monkeypa
     assert world.names() == ["a", "b"]
 
 
+def test_no_refresh_is_waited_for_longer_than_any_operation_may_last(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 10 * PATIENCE)
+    world = World(pool, bound=0.5)
+    world.api.add(artifact("a"))
+    world.names()
+    world.clock.advance(REFRESH)
+    world.api.gate.clear()
+    try:
+        assert Background(world.names).result() == ["a"]
+    finally:
+        world.api.gate.set()
+
+
 def test_a_first_listing_that_does_not_come_ends_at_the_bound(pool: ThreadPoolExecutor) -> None:
     world = World(pool, bound=0.1)
     world.api.gate.clear()

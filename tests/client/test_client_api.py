@@ -37,6 +37,19 @@ def aspect(id: str, entity: str, schema: str, content: Any) -> dict[str, Any]:
     return {"id": id, "entity": entity, "schema": schema, "content": content, "valid-from": "2026-01-01T00:00:00Z"}
 
 
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("path", ["/1/artifacts", "/1/aspects"])
+def test_a_list_that_is_not_found_is_a_fault_of_the_server_and_no_word_on_what_is_in_it(path: str, status: int) -> None:
+    ask: dict[str, Callable[[Connection], object]] = {
+        "/1/artifacts": lambda connection: connection.api.list_artifacts_text(),
+        "/1/aspects": lambda connection: next(connection.api.iter_aspects()),
+    }
+    with Origin(lambda _: Reply(status)) as origin, client(origin.url) as connection:
+        with pytest.raises(errors.ServerFault) as caught:
+            ask[path](connection)
+    assert caught.value.status == status
+
+
 def test_what_a_list_is_asked_with() -> None:
     with Origin(lambda _: page([])) as origin, client(origin.url) as connection:
         connection.api.list_artifacts_page(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import pytest
 
 from ivcapfs import errors
 from ivcapfs.client import Connection
+from ivcapfs.client.rate import MUCH, LeastRate
 from ivcapfs.models import Content
 from tests.client.fakeorigin import (
     LIMITS,
@@ -298,6 +300,56 @@ def test_a_stall_after_a_good_start_is_resumed() -> None:
         origin.answer = with_blob(first_then(stall(origin), ranged(DATA)))
         with client(origin.url, limits=replace(LIMITS, idle=0.5, least_rate=1000)) as connection:
             assert read(connection) == DATA
+
+
+def test_one_that_falls_silent_again_and_again_is_given_up_although_each_answer_brings_something() -> None:
+    def half(origin: Origin) -> Answer:
+        def answer(asked: Asked) -> Reply:
+            first = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
+            missing = DATA[first:]
+
+            def parts() -> Iterator[bytes]:
+                yield missing[: len(missing) // 2]
+                origin.stopping.wait(30)
+
+            span = {"ETag": '"e1"', "Content-Range": f"bytes {first}-299999/300000"}
+            return Reply(206, span, parts(), length=len(missing))
+
+        return answer
+
+    with Origin(ranged(DATA)) as origin:
+        origin.answer = with_blob(half(origin))
+        with client(origin.url, limits=replace(LIMITS, idle=0.3, least_rate=1)) as connection:
+            with pytest.raises(errors.DeadlineExceeded):
+                read(connection)
+        assert len(blob_requests(origin)) == 2
+
+
+def test_silences_far_apart_are_not_counted_together() -> None:
+    rate = LeastRate(replace(LIMITS, idle=20.0, least_rate=1))
+    for _ in range(5):
+        rate.waited(0.1, MUCH)
+        rate.silent(20.0)
+    rate.waited(0.1, MUCH - 1)
+    with pytest.raises(errors.DeadlineExceeded):
+        rate.silent(20.0)
+
+
+@pytest.mark.parametrize("form", ["cut off", "short range"])
+def test_a_byte_with_each_answer_is_under_the_least_rate(form: str) -> None:
+    def answer(asked: Asked) -> Reply:
+        first = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
+        time.sleep(0.02)
+        if form == "short range":
+            return Reply(206, {"ETag": '"e1"', "Content-Range": f"bytes {first}-{first}/300000"}, DATA[first:][:1])
+        whole = {"ETag": '"e1"', "Content-Range": f"bytes {first}-299999/300000"}
+        return Reply(206, whole, DATA[first:][:1], length=300_000 - first)
+
+    with Origin(with_blob(answer)) as origin:
+        with client(origin.url, limits=replace(LIMITS, idle=0.3, least_rate=1000)) as connection:
+            with pytest.raises(errors.DeadlineExceeded):
+                read(connection)
+        assert len(blob_requests(origin)) < 50
 
 
 # Ending early

@@ -208,6 +208,12 @@ def test_unavailable_twice_then_works() -> None:
         assert ask(connection) == {"ok": True}
 
 
+def test_a_server_that_gave_up_waiting_for_the_request_is_asked_again_even_for_what_is_not_idempotent() -> None:
+    with Origin(in_turn(Reply(408), OK)) as origin, client(origin.url) as connection:
+        connection.transport.request_json("POST", "/x", what="asking", idempotent=False)
+    assert len(origin.asked) == 2
+
+
 def test_repetitions_are_bounded() -> None:
     with Origin(lambda _: as_json({"message": "busy"}, 503)) as origin, client(origin.url) as connection:
         with pytest.raises(errors.Unavailable, match="busy"):
@@ -344,6 +350,7 @@ def test_a_compressed_answer_is_refused() -> None:
         (400, errors.BadRequest), (422, errors.BadRequest), (401, errors.NotAuthenticated), (403, errors.NotPermitted),
         (404, errors.NotFound), (410, errors.NotFound), (409, errors.Conflict), (412, errors.Conflict),
         (424, errors.Conflict), (413, errors.TooLarge), (429, errors.Unavailable), (500, errors.ServerFault),
+        (408, errors.Unavailable),
         (501, errors.ServerFault), (504, errors.Unavailable), (304, errors.ServerFault), (302, errors.ServerFault),
     ],
 )  # fmt: skip

@@ -517,3 +517,18 @@ def test_a_record_that_changes_while_it_is_open_is_read_as_it_was(world: World) 
     assert world.fs.getattr(path).size == len(before)
     world.fs.release(handle)
     assert b"much longer" in world.cat(path)
+
+
+def test_an_aspect_that_is_nested_deeper_than_it_can_be_written_is_an_honest_error(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    content: list[Any] = []
+    for _ in range(200_000):
+        content = [content]
+    record = world.add("deep.csv")
+    world.catalog.describe(aspect(record, "urn:s:x.1", content))
+    fails(errno.EIO, world.fs.getattr, f"/by-id/{record.uuid}/aspects/urn:s:x.1.json")
+    fails(errno.EIO, world.fs.getxattr, f"/by-id/{record.uuid}", "user.ivcap.aspect.urn:s:x.1")
+    assert "unexpected" not in caplog.text
+    while content:  # a value so deep is taken apart by hand
+        content = content.pop()

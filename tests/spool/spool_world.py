@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ivcapfs.client.exchange import FileSlice
 from ivcapfs.client.tus import Upload
 from ivcapfs.errors import BadRequest, Conflict, NotFound
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
@@ -81,7 +82,7 @@ class FakeDeployment:
 
         return self._call("begin", (name, size), work)
 
-    def bring(self, upload: Upload, offset: int, chunk: bytes, stopped: Callable[[], bool]) -> None:
+    def bring(self, upload: Upload, offset: int, chunk: FileSlice, stopped: Callable[[], bool]) -> None:
         """See `Uploads.bring`; here it asks nobody how far it came."""
         self.on_bring()
 
@@ -89,7 +90,7 @@ class FakeDeployment:
             found = self._upload(upload.uuid)
             if offset != len(found.data) or found.is_ready:
                 raise Conflict(f"at {len(found.data)}, not {offset}", status=409)
-            found.data += chunk
+            found.data += b"".join(chunk.pieces())
             self.received += len(chunk)
             found.is_ready = len(found.data) == found.size
 

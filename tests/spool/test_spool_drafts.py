@@ -88,7 +88,8 @@ class DraftsMachine(RuleBasedStateMachine):
     @rule(old=PATHS, new=PATHS)
     def move_folder(self, old: Parts, new: Parts) -> None:
         """A folder gets another path, with all that is in it."""
-        if old not in self.made or new in self.folders() or not self.fits(new) or new[: len(old)] == old:
+        is_free = new not in self.files and self.fits(new)
+        if old not in self.made or not is_free or new[: len(old)] == old:
             return
         moved = self.drafts.move_folder(old, new)
         assert {draft.entry.parts for draft in moved} == {path for path in self.files if path[: len(old)] == old}

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from ivcapfs.errors import ConfigError, FileSystemError, ProtocolError
 from ivcapfs.spool.entry import Begun, Entry, State, entry_from_json, entry_json
-from ivcapfs.spool.folder import Owner, folders, owner_of, peek, take_over, this_host
+from ivcapfs.spool.folder import Owner, folders, take_over, this_host
+from ivcapfs.spool.looking import owner_of, peek
 from ivcapfs.spool.spool import Spool
 from tests.spool.spool_world import Spooled, new_folder
 
@@ -168,11 +169,12 @@ def test_another_machines_folder_is_left_alone(tmp_path: Path) -> None:
 def test_what_an_earlier_mount_left(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", "deployment", OWNER)
     states = {
-        "closed": (State.CLOSED, 4), "short": (State.CLOSED, 5), "open": (State.WRITING, 0),
+        "closed": (State.CLOSED, 4), "short": (State.CLOSED, 5), "sent": (State.CLOSED, 5), "open": (State.WRITING, 0),
         "failed": (State.FAILED, 4), ".hidden": (State.WRITING, 0),
     }  # fmt: skip
     for name, (state, size) in states.items():
-        draft = spool.new(Entry(("artifacts", name), begun=Begun("u", "https://x/u", None)))
+        begun = None if name == "short" else Begun("u", "https://x/u", None)
+        draft = spool.new(Entry(("artifacts", name), begun=begun))
         draft.acquire()
         draft.write(b"data", 0)
         draft.note(lambda entry, state=state, size=size: replace(entry, state=state, size=size))
@@ -181,11 +183,12 @@ def test_what_an_earlier_mount_left(tmp_path: Path) -> None:
     again = Spool(tmp_path / "spool", "deployment", OWNER)
     found = {draft.entry.parts[-1]: draft.entry for draft in again.recover()}
     assert {name: entry.state for name, entry in found.items()} == {
-        "closed": State.CLOSED, "short": State.FAILED, "open": State.INTERRUPTED, "failed": State.FAILED,
-        ".hidden": State.CLOSED,
+        "closed": State.CLOSED, "short": State.FAILED, "sent": State.CLOSED, "open": State.INTERRUPTED,
+        "failed": State.FAILED, ".hidden": State.CLOSED,
     }  # fmt: skip
     assert found["closed"].begun is not None
-    assert found["open"].begun is found["short"].begun is None, "what the server has need not be their beginning"
+    assert found["sent"].begun is not None, "what the disk lost, the server may have"
+    assert found["open"].begun is None, "what the server has need not be its beginning"
     assert "4" in found["short"].reason
     third = Spool(tmp_path / "spool", "deployment", OWNER)
     assert list(third.recover()) == [], "they are taken"

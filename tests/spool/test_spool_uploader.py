@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from ivcapfs.errors import Closing, ConnectionBroken, IvcapfsError, NotPermitted
+from ivcapfs.errors import Closing, ConnectionBroken, Interrupted, IvcapfsError, NotPermitted
 from ivcapfs.models import ArtifactRecord
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import State
 from ivcapfs.spool.uploader import FIRST_RETRY, LONGEST_RETRY, Uploader
-from tests.fakes import PATIENCE, wait_until
+from ivcapfs.waits import never
+from tests.fakes import PATIENCE, Background, wait_until
 from tests.spool.spool_world import Fault, Spooled
 
 BROKEN = ConnectionBroken("the connection broke")
@@ -222,13 +223,49 @@ def test_more_files_than_there_are_threads(quick: World) -> None:
 
 
 def test_a_large_file_is_sent_while_it_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ivcapfs.spool.uploader.AHEAD", 2000)
+    monkeypatch.setattr("ivcapfs.spool.ahead.AHEAD", 2000)
     draft = world.written(bytes(1500))
-    world.uploader.written(draft)
+    world.uploader.written(draft, never)
     assert draft.sent == 0
     draft.write(bytes(1000), 1500)
-    world.uploader.written(draft)
+    world.uploader.written(draft, never)
     wait_until(lambda: draft.sent == 2000)
+
+
+def test_who_writes_faster_than_it_is_sent_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ivcapfs.spool.ahead.AHEAD", 2000)
+    monkeypatch.setattr("ivcapfs.spool.ahead.BEHIND", 500)
+    asked, gate = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        asked.set()
+        assert gate.wait(PATIENCE)
+
+    monkeypatch.setattr(world.spooled.deployment, "on_bring", slow)
+    draft = world.written(bytes(4000))
+    waiting = Background(world.uploader.written, draft, never)
+    assert asked.wait(PATIENCE)
+    assert not waiting.future.done()
+
+    def interrupt() -> None:
+        raise Interrupted("the writer got a signal")
+
+    with pytest.raises(Interrupted):
+        world.uploader.written(draft, interrupt)
+    gate.set()
+    waiting.result()
+    assert draft.sent == 4000
+
+
+def test_nobody_waits_for_a_sending_that_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ivcapfs.spool.ahead.AHEAD", 2000)
+    monkeypatch.setattr("ivcapfs.spool.ahead.BEHIND", 500)
+    world.spooled.deployment.faults["bring"] = [Fault(NotPermitted("not you", status=403))]
+    draft = world.written(bytes(4000))
+    world.uploader.written(draft, never)
+    assert draft.sent == 0
+    world.uploader.written(draft, never)
+    assert draft.sent == 0, "close(2) tries again, and tells"
 
 
 def test_nothing_begins_after_the_end(world: World) -> None:
