@@ -41,6 +41,10 @@ class ArtifactStatus(enum.StrEnum):
         return cls.UNKNOWN
 
 
+BEFORE_READY = frozenset({ArtifactStatus.PENDING, ArtifactStatus.PARTIAL, ArtifactStatus.BUILDING})
+"""What an artifact never is again, once it is ready: who says so says what was."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArtifactRecord:
     """One artifact, as ``GET /1/artifacts`` (a list item) or ``GET /1/artifacts/{id}`` (whole) tells it.

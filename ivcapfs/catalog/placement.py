@@ -30,7 +30,7 @@ from ivcapfs.catalog.schema import (
     name_of,
     stored_name,
 )
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, ListedArtifact, uuid_bytes, uuid_text
+from ivcapfs.models import BEFORE_READY, ArtifactRecord, ArtifactStatus, ListedArtifact, uuid_bytes, uuid_text
 
 MANY_RIVALS = 64
 SURELY_WHOLE = 61
@@ -132,7 +132,8 @@ class Placement:
         for uuid, row in self._known(list(given)).items():
             record = given.pop(uuid)
             was_placed = row.folder is not None
-            outcome[record.uuid] = (self._change(row, record).id, was_placed == record.is_ready)
+            after = self._change(row, record)
+            outcome[record.uuid] = (after.id, was_placed == (after.folder is not None))
         for record, id in self._insert_all(given):
             outcome[record.uuid] = (id, False)
 
@@ -154,6 +155,8 @@ class Placement:
     def _change(self, row: _Row, record: Listed) -> _Row:
         """Bring a stored artifact up to date; it stays in its row unless its path may have changed."""
         was_placed = row.folder is not None
+        if was_placed and record.status in BEFORE_READY:
+            return row  # an answer from before it was ready, as a list that took long: it stays so
         same_path = name_of(row.name, row.leaf) == record.name and (
             bool(record.name) or row.mime == record.mime_type
         )

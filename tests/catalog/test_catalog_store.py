@@ -17,7 +17,7 @@ from ivcapfs.catalog import placement
 from ivcapfs.catalog.interface import FileEntry, Folder
 from ivcapfs.catalog.names import Parts, id_in, id_path, plain_path
 from ivcapfs.catalog.store import Store
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_text
+from ivcapfs.models import BEFORE_READY, ArtifactRecord, ArtifactStatus, uuid_text
 from tests.catalog.catalog_world import MADE
 from tests.fakes import artifact, uuid_of
 from tests.hostile import HEADS, HOSTILE, assert_fit, names
@@ -163,11 +163,13 @@ def test_what_came_and_went_and_changed_leaves_no_trace(
     for _ in range(chance.randrange(2, 6)):
         portion = chance.sample([*records, *others], chance.randrange(1, len(records) + len(others) + 1))
         portion = [
-            replace(record, status=chance.choice([ArtifactStatus.READY, ArtifactStatus.READY, ArtifactStatus.PENDING]))
+            replace(record, status=chance.choice([ArtifactStatus.READY, ArtifactStatus.PENDING, ArtifactStatus.ERROR]))
             for record in portion
         ]
         stored = store.write(lambda write, portion=portion: write.put(portion))  # type: ignore[misc]
-        now.update({record.uuid: record for record in portion})
+        latest = {record.uuid: record for record in portion}
+        stays = {uuid for uuid, each in now.items() if each.is_ready and latest.get(uuid, each).status in BEFORE_READY}
+        now.update({uuid: each for uuid, each in latest.items() if uuid not in stays})
         rows = {uuid: stored[uuid][0] for uuid in chance.sample(sorted(stored), chance.randrange(len(stored) + 1))}
         assert store.write(lambda write, rows=rows: write.remove(rows.values())) == len(rows)  # type: ignore[misc]
         now = {uuid: record for uuid, record in now.items() if uuid not in rows}
@@ -386,3 +388,13 @@ def test_an_artifact_that_got_its_place_a_moment_ago_gives_it_up_again() -> None
     assert shown == expected
     store.close()
     fresh.close()
+
+
+def test_a_list_from_before_it_was_ready_does_not_take_an_artifact_away() -> None:
+    ready = artifact(name="data.bin")
+    store = store_of([ready])
+    for status in BEFORE_READY:
+        store.write(lambda write, status=status: write.put([replace(ready, status=status)]))  # type: ignore[misc]
+        assert store.find(("data.bin",)) == ready
+    store.write(lambda write: write.put([replace(ready, status=ArtifactStatus.ERROR)]))
+    assert store.find(("data.bin",)) is None

@@ -19,13 +19,13 @@ class Own:
 
     Attributes:
         is_artifact: whether it is known to be one; False: it may be.
-        aspect: the values that its aspect may have; empty: it has none.
+        aspect: the values that its aspect may have, None: it may have none; empty: nobody set one.
     """
 
     version: int
     size: int
     is_artifact: bool = False
-    aspect: list[int] = field(default_factory=list)
+    aspect: list[int | None] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:

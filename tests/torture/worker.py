@@ -71,7 +71,7 @@ class Worker:
         self.folder = f"{self.job.writing}/artifacts/w{self.job.index}"
         self.handles: list[tuple[int, int]] = []
         self.inodes: dict[int, int] = {}
-        self.aspects: dict[int, list[int]] = {}
+        self.aspects: dict[int, list[int | None]] = {}
         self._works: list[tuple[float, str, Callable[[], None], bool]] = [
             (120, "read a part", self.read_part, False),
             (90, "stat", self.stat_shared, True),
@@ -231,7 +231,7 @@ class Worker:
             return
         path = f"{self.job.writing}/artifacts/{shared_name(number)}"
         value = self.chance.randrange(10**9)
-        before = self.aspects.get(number, [None])  # type: ignore[list-item]
+        before = self.aspects.get(number, [None])
         self.aspects[number] = [*before, value]
         os.setxattr(path, ASPECT, json.dumps({"n": value}).encode())
         self.aspects[number] = [value]
@@ -352,10 +352,9 @@ class Worker:
         file = self.files.current[name]
         if self.chance.random() < 0.2:
             value = self.chance.randrange(10**9)
-            before, file.aspect = file.aspect, [*file.aspect, value]
+            file.aspect = [*(file.aspect or [None]), value]
             os.setxattr(self._path(name), ASPECT, json.dumps({"n": value}).encode())
             file.aspect = [value]
-            del before
         try:
             state = os.getxattr(self._path(name), UPLOAD).decode()
         except OSError as exc:
