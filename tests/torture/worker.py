@@ -265,7 +265,11 @@ class Worker:
         """Write a new version of what is an artifact."""
         name = self.files.pick(self.chance, artifact=True)
         if name is not None and not self.files.current[name].is_empty:
-            self._write(name)
+            try:
+                self._write(name)
+            except OSError as exc:
+                if exc.errno != errno.EBUSY:  # its last reader's release(2) is on its way still
+                    raise
 
     def _write(self, name: str) -> None:
         version = self.files.next_version()
