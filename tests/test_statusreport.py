@@ -12,12 +12,14 @@ import pytest
 from ivcapfs.catalog.interface import CatalogStatus
 from ivcapfs.errors import MountError
 from ivcapfs.fs.status import CacheStatus, Status, status_json
+from ivcapfs.spool.describe import FileStatus, UploadsStatus
 from ivcapfs.statusreport import duration, parsed, read_status, rows, size
 
 HERE = Path("/here")
 CATALOG = CatalogStatus("current", 1_234_567, 3, 24_692, 0.0, 12.3, None, Path("/x.sqlite"))
 READS = {"reads": 5, "bytes_read": 1536, "requests": 2, "bytes_fetched": 1 << 30, "failures": 0, "transfers": 1}
-STATUS = Status("0.1", "https://h", "/here", 7, 4000.0, CATALOG, CacheStatus(1 << 20, 1 << 30, 4, 3, None, None), READS)
+CACHE = CacheStatus(1 << 20, 1 << 30, 4, 3, None, None)
+STATUS = Status("0.1", "https://h", "/here", 7, 4000.0, CATALOG, CACHE, READS, None)
 
 
 def shown(**changes: Any) -> dict[str, str]:
@@ -45,6 +47,17 @@ def test_what_is_shown_only_when_there_is_something_to_say() -> None:
     assert told["list"] == "synchronizing, 10 pages so far, 1,234 artifacts a second"
     assert told["failure"] == "no connection" and told["catalog"] == "in memory"
     assert told["disk"] == "/cache, up to 20.0 GiB" and "3 failed" in told["fetched"]
+
+
+def test_new_files_are_counted_and_some_are_named() -> None:
+    files = (FileStatus("artifacts/a", "uploading 50%", 2048, 1024), FileStatus("artifacts/b", "failed: full", 5, 0))
+    status = dataclasses.replace(STATUS, uploads=UploadsStatus(0, 1, 1, 0, 2, 1024, files))
+    told = [text for name, text in rows(json.loads(status_json(status))) if name in ("uploads", "")]
+    assert told == [
+        "1 pending, 1.0 KiB to send, 1 failed, 2 local",
+        "artifacts/a (2.0 KiB): uploading 50%",
+        "artifacts/b (5 B): failed: full",
+    ]
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"no json", b"\xff", b'{"catalog": 5}'])
