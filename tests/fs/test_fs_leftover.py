@@ -18,7 +18,7 @@ from ivcapfs.fs.leftover import LeftOver
 from ivcapfs.models import artifact_uuid, uuid_bytes
 from ivcapfs.server.runner import Platform
 from ivcapfs.spool.entry import State
-from tests.spool.spoolworld import SpoolWorld
+from tests.spool.leftovers import SpoolWorld
 
 COLLECTION = "urn:ivcap:collection:3f2a9c1e-7b4d-4e0a-9c58-1d6f0a2b3c4d"
 LIMITS = Limits(connect=1, idle=2, total=2, retries=1, backoff=0.01)

@@ -16,7 +16,7 @@ from ivcapfs.spool.folder import Owner, folders, take_over, this_host
 from ivcapfs.spool.looking import is_held, owner_of
 from ivcapfs.spool.spool import Spool
 from tests.fakes import FakeClock
-from tests.spool.spoolworld import URL, SpoolWorld, of_another_host
+from tests.spool.leftovers import URL, SpoolWorld, of_another_host
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from ivcapfs.cli import main
 from ivcapfs.commands import uploads
 from ivcapfs.spool.entry import State
-from tests.spool.spoolworld import URL, SpoolWorld
+from tests.spool.leftovers import URL, SpoolWorld
 
 SECONDS = 60
 ONE, TWO = "1" * 32, "12" + "3" * 30
