@@ -60,11 +60,12 @@ def is_stale(path: Path) -> bool:
     """Return whether the process of what is mounted at a path died: nobody answers there any more (ENOTCONN).
 
     Asked by statfs(2), which always goes to the process: attributes would still be answered from the kernel's memory.
+    Who asks in the moment in which the process ends is told ECONNABORTED.
     """
     try:
         os.statvfs(path)
     except OSError as exc:
-        return exc.errno == errno.ENOTCONN
+        return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
 
 
