@@ -30,7 +30,7 @@ packages_bench=("${packages_server[@]}" nginx-light:nginx rclone:rclone fio:fio 
 packages_image=(buildah:buildah debootstrap:debootstrap procps:ps)
 # shellcheck disable=SC2034
 packages_test=("${packages_server[@]}" rsync:rsync sqlite3:sqlite3 unzip:unzip zip:zip file:file procps:ps git:git util-linux-extra:fincore
-  openssl:openssl systemd:systemd-analyze zsh:zsh fish:fish)
+  openssl:openssl systemd:systemd-analyze zsh:zsh fish:fish vim:vim)
 
 have() { type -P -- "$1" >/dev/null; }
 have_library() { PATH=$PATH:/sbin ldconfig -p | grep -wF -e "$1" >/dev/null; }

@@ -18,10 +18,11 @@ from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.store import Store
 from ivcapfs.client import Connection
 from ivcapfs.config import MountSettings
-from ivcapfs.errors import BadHandle, Invalid, NotAllowed
+from ivcapfs.errors import BadHandle, Invalid, NoSuchEntry, NotAllowed
 from ivcapfs.fs.callers import caller
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
 from ivcapfs.fs.operations import WRITING, Opened, Operations, answers, split
+from ivcapfs.fs.placing import HIDDEN
 from ivcapfs.fs.views import Views
 from ivcapfs.fs.writable import Writable
 from ivcapfs.spool.draft import Draft
@@ -150,7 +151,14 @@ class WritingOperations(Operations):
     @answers
     def unlink(self, path: str) -> None:
         """Remove a new file, or a member from its collection (unlink(2))."""
-        self._names.unlink(path, split(path), self._node(path))
+        parts = split(path)
+        try:
+            node = self._node(path)
+        except NoSuchEntry:
+            if parts and parts[-1].startswith(HIDDEN):
+                return  # it went with its last handle, before libfuse came to it
+            raise
+        self._names.unlink(path, parts, node)
 
     @answers
     def rename(self, old: str, new: str, flags: int) -> None:
