@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
 from ivcap_client.ivcap import IVCAP as SDK
 
 from ivcapfs.server.runner import Platform
@@ -18,7 +16,7 @@ from tests.mount.conftest import SDK_LEAKS, Mounter, faults, mounter, platform, 
 from tests.mount.killing import Killing
 from tests.mount.test_mount_writing_model import FSX
 from tests.mount.writing import arrived, once, writing_mount
-from tests.mount.writing_model import WritingMachine
+from tests.mount.writing_model import compare
 
 __all__ = ["faults", "mounter", "platform", "sdk"]  # fixtures here, too
 
@@ -53,14 +51,5 @@ def test_random_operations_on_one_file(
 
 
 def test_random_operations_on_names(platform: Platform, mounter: Mounter, sdk: SDK, tell: Tell) -> None:
-    class Machine(WritingMachine):
-        mount = writing_mount(platform, mounter, settle=1000)
-
-    Machine.sdk = sdk
-    checks = list(HealthCheck)
-    run_state_machine_as_test(
-        seed(31)(Machine),
-        settings=settings(max_examples=220, stateful_step_count=50, deadline=None, suppress_health_check=checks),
-    )
-    assert "Traceback" not in Machine.mount.logged()
-    tell(f"{Machine.steps} steps in {Machine.runs} runs, seed 31: no difference")
+    mount = writing_mount(platform, mounter, settle=1000)
+    tell(compare(mount, sdk, runs=220, steps=50, number=31))

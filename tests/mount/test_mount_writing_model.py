@@ -6,14 +6,12 @@ import random
 import sys
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
 from ivcap_client.ivcap import IVCAP as SDK
 
 from ivcapfs.server.runner import Platform
 from tests.mount.conftest import Mounter, run
 from tests.mount.writing import arrived, once, writing_mount
-from tests.mount.writing_model import WritingMachine
+from tests.mount.writing_model import compare
 
 FSX = Path(__file__).with_name("fsx.py")
 
@@ -30,14 +28,4 @@ def test_random_operations_on_one_file(platform: Platform, mounter: Mounter, sdk
 
 
 def test_random_operations_on_names(platform: Platform, mounter: Mounter, sdk: SDK) -> None:
-    class Machine(WritingMachine):
-        mount = writing_mount(platform, mounter, settle=1000)
-
-    Machine.sdk = sdk
-    checks = list(HealthCheck)
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=checks),
-    )
-    assert Machine.steps > 100
-    assert "Traceback" not in Machine.mount.logged()
+    compare(writing_mount(platform, mounter, settle=1000), sdk, runs=12, steps=25)

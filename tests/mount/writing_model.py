@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import ClassVar
 
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from ivcap_client.ivcap import IVCAP as SDK
 
 from tests.mount.conftest import Mount
@@ -25,12 +27,13 @@ CONTENT = st.binary(max_size=200) | st.integers(1, 9).map(lambda n: bytes([n]) *
 
 
 class WritingMachine(RuleBasedStateMachine):
-    """See the module. A subclass names the mount and the SDK, and a folder of the mount for each run."""
+    """See the module; `compare` runs it. Each run has a folder of its own."""
 
     mount: Mount
     sdk: SDK
-    runs = 0
-    steps = 0
+    checked: ClassVar[set[str]]  # ids of earlier runs' artifacts
+    runs: ClassVar[int]
+    steps: ClassVar[int]
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,13 +138,36 @@ class WritingMachine(RuleBasedStateMachine):
         self.settle()
         for place in list(self.new):
             self.unlink(place)
-        found = made(self.sdk)
-        prefix = self.prefix + "/"
-        ours = {name.removeprefix(prefix): each for name, each in found.items() if name.startswith(prefix)}
-        assert ours == self.artifacts
+        found = made(self.sdk, self.checked)
+        assert found == {f"{self.prefix}/{place}": contents for place, contents in self.artifacts.items()}
+        self.checked.update(listed.id for listed in self.sdk.list_artifacts(limit=None))
         self.read_all()
 
     def read_all(self) -> None:
         """Read every place once more."""
         for place in self.artifacts:
             assert self.path(place).read_bytes() == self.content(place)
+
+
+def compare(mount: Mount, sdk: SDK, *, runs: int, steps: int, number: int | None = None) -> str:
+    """Run the machine on a fresh deployment; return a line of figures.
+
+    Args:
+        steps: at most, in each run.
+        number: the seed, where the same is to be done each time.
+    """
+
+    class Machine(WritingMachine):
+        pass
+
+    Machine.mount, Machine.sdk = mount, sdk
+    Machine.checked, Machine.runs, Machine.steps = set(), 0, 0
+    run_state_machine_as_test(
+        Machine if number is None else seed(number)(Machine),
+        settings=settings(
+            max_examples=runs, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+    assert Machine.steps > runs * steps // 4
+    assert "Traceback" not in mount.logged()
+    return f"{Machine.steps} steps in {Machine.runs} runs, seed {number}: no difference"
