@@ -1,8 +1,8 @@
 """Writing the content of a new artifact: the resumable uploads of the platform (TUS 1.0.0).
 
-Used by `IVCAP.upload_artifact` and by the filesystem's writer. An upload has two steps: `begin` makes the
-record, `send` brings the bytes, in chunks; after an error the server is asked how far it got, and it goes
-on from there.
+Used by `IVCAP.upload_artifact`, by the filesystem's writer and by ``ivcapfs put``. An upload has two steps: `begin`
+makes the record, `send` brings the bytes, in chunks; after an error the server is asked how far it got, and it goes
+on from there. `await_ready` waits for what the platform still does after the last byte.
 
 Threading: `Uploads` holds nothing of its own, any number of threads may use it; one upload belongs to one
 thread.
@@ -10,6 +10,7 @@ thread.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import IO
 
@@ -17,12 +18,13 @@ from ivcapfs import errors
 from ivcapfs.client.api import Api
 from ivcapfs.client.exchange import Body, rest_of
 from ivcapfs.client.origins import resolve_data_href
-from ivcapfs.client.retry import Retries, Stopped, never_stopped
+from ivcapfs.client.retry import Clock, Retries, Sleep, Stopped, never_stopped
 from ivcapfs.client.transport import Transport
 from ivcapfs.config import MIB
-from ivcapfs.models import ArtifactRecord
+from ivcapfs.models import ArtifactRecord, ArtifactStatus
 
 CHUNK = 8 * MIB
+READY_POLL, LONGEST_READY_POLL = 0.02, 1.0
 _TUS = {"Tus-Resumable": "1.0.0"}
 _MOST_DIGITS = 18
 _WORTH_ASKING = (errors.TransportError, errors.Unavailable, errors.Conflict, errors.ServerFault)
@@ -214,6 +216,32 @@ class Uploads:
         with self._transport.stream("PATCH", upload.url, what=what, headers=headers, content=content) as stream:
             reached = _number(stream.headers.get("upload-offset", ""))
         return offset + len(content) if reached is None else reached
+
+
+def await_ready(
+    api: Api, uuid: str, *, seconds: float, pause: Sleep = time.sleep, clock: Clock = time.monotonic
+) -> ArtifactRecord:
+    """Return the record of an artifact once it is ready: asked for again and again (``GET /1/artifacts/{id}``).
+
+    Args:
+        seconds: the bound on the wait.
+        pause: waits that many seconds between two questions; may end the wait with `errors.Closing`.
+        clock: seconds, only ever forward.
+
+    Raises:
+        ApiError, TransportError: as `Api.read_artifact`.
+        ProtocolError: its content is in error.
+        DeadlineExceeded: it is still not ready.
+    """
+    end, wait = clock() + seconds, READY_POLL
+    while not (record := api.read_artifact(uuid)).is_ready:
+        if record.status is ArtifactStatus.ERROR:
+            raise errors.ProtocolError(f"artifact {uuid}: the platform says that its content is in error")
+        if clock() > end:
+            raise errors.DeadlineExceeded(f"artifact {uuid}: its status is still '{record.status}'")
+        pause(wait)
+        wait = min(wait * 2, LONGEST_READY_POLL)
+    return record
 
 
 def _wait(retries: Retries, error: errors.IvcapfsError) -> None:

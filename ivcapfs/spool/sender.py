@@ -25,14 +25,13 @@ from typing import TypeVar
 from ivcapfs.catalog.asking import named
 from ivcapfs.client import Api, Uploads
 from ivcapfs.client.exchange import FileSlice, rest_of
-from ivcapfs.client.tus import Upload
+from ivcapfs.client.tus import Upload, await_ready
 from ivcapfs.config import MIB
 from ivcapfs.crashing import reach
 from ivcapfs.errors import (
     BadRequest,
     Closing,
     Conflict,
-    DeadlineExceeded,
     IvcapfsError,
     NotFound,
     OriginRefused,
@@ -42,7 +41,7 @@ from ivcapfs.errors import (
     TransportError,
     Unavailable,
 )
-from ivcapfs.models import ArtifactRecord, ArtifactStatus
+from ivcapfs.models import ArtifactRecord
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.entry import Begun, Entry, restarted
 from ivcapfs.spool.mime import HEAD, mime_type
@@ -57,7 +56,6 @@ CHUNK = 8 * MIB
 RESTARTS = 3
 """How often one flush begins anew, because the file was changed while it was sent."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
-READY_POLL, LONGEST_READY_POLL = 0.02, 1.0
 _NO_DEFERRING = (BadRequest, Conflict, ServerFault)
 """What a server may answer that wants to know the length at the beginning."""
 
@@ -287,18 +285,7 @@ class Sender:
         return {record.uuid: record for record in found if record.size in (0, None)}
 
     def _ready(self, uuid: str) -> ArtifactRecord:
-        """Wait until an artifact is ready."""
-        end, wait = self._clock() + self._patience, READY_POLL
-        while True:
-            record = self._api.read_artifact(uuid)
-            if record.is_ready:
-                return record
-            if record.status is ArtifactStatus.ERROR:
-                raise ProtocolError(f"artifact {uuid}: the platform says that its content is in error")
-            if self._clock() > end:
-                raise DeadlineExceeded(f"artifact {uuid}: its status is still '{record.status}'")
-            self._pause(wait)
-            wait = min(wait * 2, LONGEST_READY_POLL)
+        return await_ready(self._api, uuid, seconds=self._patience, pause=self._pause, clock=self._clock)
 
     # -- patience ------------------------------------------------------------------------------------------------
 

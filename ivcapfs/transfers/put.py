@@ -26,11 +26,11 @@ from ivcapfs.catalog.store import store_name
 from ivcapfs.client import Connection, Upload
 from ivcapfs.client.exchange import Body, FileSlice
 from ivcapfs.client.retry import Stopped, never_stopped
+from ivcapfs.client.tus import await_ready
 from ivcapfs.config import MIB
 from ivcapfs.errors import (
     Closing,
     ConfigError,
-    DeadlineExceeded,
     FileSystemError,
     NotFound,
     ProtocolError,
@@ -47,7 +47,6 @@ CHUNK = 8 * MIB
 TAIL = MIB
 """Bytes at the end that are sent last, and read into memory before: only these can still make a file an artifact."""
 READY_SECONDS = 60.0
-READY_POLL, LONGEST_READY_POLL = 0.02, 1.0
 
 Tell = Callable[[int], None]
 
@@ -195,7 +194,7 @@ class Putter:
                 upload, offset = self._begun(note, file, fd, state, record)
                 tell(offset)
                 self._send(upload, file, fd, state, offset, tell)
-                record = self._ready(upload.uuid)
+                record = await_ready(self._connection.api, upload.uuid, seconds=READY_SECONDS, pause=self._pause)
             if self._collection is not None:
                 self._memberships.add(self._collection, record.uuid)
             tell(state["size"])
@@ -265,19 +264,10 @@ class Putter:
         if _state(fd) != state:
             raise FileSystemError(f"{file.path} was changed while it was sent: send it again when it is complete")
 
-    def _ready(self, uuid: str) -> ArtifactRecord:
-        """Wait until an artifact is ready."""
-        end, pause = time.monotonic() + READY_SECONDS, READY_POLL
-        while not (record := self._connection.api.read_artifact(uuid)).is_ready:
-            if record.status is ArtifactStatus.ERROR:
-                raise ProtocolError(f"artifact {uuid}: the platform says that its content is in error")
-            if self._stopped():
-                raise Closing("ended by its caller")
-            if time.monotonic() > end:
-                raise DeadlineExceeded(f"artifact {uuid}: its status is still '{record.status}'")
-            time.sleep(pause)
-            pause = min(pause * 2, LONGEST_READY_POLL)
-        return record
+    def _pause(self, seconds: float) -> None:
+        if self._stopped():
+            raise Closing("ended by its caller")
+        time.sleep(seconds)
 
 
 def _state(fd: int) -> dict[str, int]:

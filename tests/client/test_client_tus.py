@@ -11,6 +11,7 @@ import pytest
 
 from ivcapfs import errors
 from ivcapfs.client import Upload
+from ivcapfs.client.tus import await_ready
 from ivcapfs.models import ArtifactRecord
 from tests.client.fakeorigin import URN, UUID, Asked, Origin, Reply, as_json, client, record
 
@@ -206,3 +207,25 @@ def test_stopping_and_going_on_later() -> None:
         assert offset == 600
         connection.uploads.send(again, io.BytesIO(DATA[offset:]), offset=offset, chunk=300)
     assert bytes(store.data) == DATA
+
+
+def waited(*statuses: str, seconds: float = 10.0) -> list[float]:
+    """Wait for an artifact whose status is asked for and is these, one after the other; return the pauses."""
+    left, pauses = [*statuses], list[float]()
+
+    def answer(asked: Asked) -> Reply:
+        return as_json(record(status=left.pop(0)))
+
+    with Origin(answer) as origin, client(origin.url) as connection:
+        await_ready(connection.api, UUID, seconds=seconds, pause=pauses.append, clock=lambda: sum(pauses))
+    assert not left
+    return pauses
+
+
+def test_an_artifact_is_waited_for_ever_more_slowly_within_a_bound() -> None:
+    assert waited("ready") == []
+    assert waited(*["partial"] * 8, "ready") == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
+    with pytest.raises(errors.DeadlineExceeded, match="status is still 'partial'"):
+        waited(*["partial"] * 9, seconds=2.0)
+    with pytest.raises(errors.ProtocolError, match="in error"):
+        waited("partial", "error")
