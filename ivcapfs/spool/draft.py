@@ -21,7 +21,7 @@ from dataclasses import replace
 from ivcapfs.errors import BadHandle, IvcapfsError, TooLarge
 from ivcapfs.models import inode_of_text
 from ivcapfs.spool.entry import Entry, State
-from ivcapfs.spool.folder import Folder, explain, write_all
+from ivcapfs.spool.folder import Folder, explain, read_all, write_all
 
 log = logging.getLogger(__name__)
 
@@ -165,11 +165,7 @@ class Draft:
 
     def read(self, size: int, offset: int) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only at the end (pread(2))."""
-        parts: list[bytes] = []
-        while size > 0 and (part := os.pread(self._held(), size, offset)):
-            parts.append(part)
-            size, offset = size - len(part), offset + len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return read_all(self._held(), size, offset)
 
     def sync(self) -> None:
         """See that the bytes are on the disk (fdatasync(2)).

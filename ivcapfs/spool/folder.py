@@ -194,6 +194,15 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
+def read_all(fd: int, size: int, offset: int) -> bytes:
+    """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
+    parts: list[bytes] = []
+    while size > 0 and (part := os.pread(fd, size, offset)):
+        parts.append(part)
+        size, offset = size - len(part), offset + len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 

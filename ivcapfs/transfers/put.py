@@ -39,6 +39,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
 from ivcapfs.spool.draft import LARGEST
+from ivcapfs.spool.folder import read_all
 from ivcapfs.spool.mime import HEAD, mime_type
 from ivcapfs.transfers.notes import Note
 
@@ -249,7 +250,7 @@ class Putter:
             if length:
                 body = FileSlice(fd, offset, length)
             else:
-                body = _read(fd, size - offset, offset)
+                body = read_all(fd, size - offset, offset)
                 length = len(body)
                 self._check_unchanged(file, fd, state)
             try:
@@ -276,12 +277,3 @@ def _state(fd: int) -> dict[str, int]:
     if not stat.S_ISREG(status.st_mode):
         raise FileSystemError("only files can be sent")
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}
-
-
-def _read(fd: int, size: int, offset: int) -> bytes:
-    """Return bytes of a file, fewer only at its end."""
-    parts: list[bytes] = []
-    while size > 0 and (part := os.pread(fd, size, offset)):
-        parts.append(part)
-        size, offset = size - len(part), offset + len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
