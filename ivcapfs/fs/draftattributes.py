@@ -17,14 +17,10 @@ from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.nodes import EPOCH, DraftNode, Node
 from ivcapfs.fs.xattrs import MIME_TYPE, PREFIX, ExtendedAttributes, attribute
 from ivcapfs.models import ARTIFACT_URN, AspectRecord
-from ivcapfs.spool.describe import draft_state
+from ivcapfs.spool.describe import UPLOAD, draft_state
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.mime import HEAD, mime_type
 from ivcapfs.waits import Check
-
-UPLOAD = "user.ivcap.upload"
-"""Where a new file stands. Set to ``retry`` a failed one is sent after all; set to ``now`` on the status file, what is
-closed settles no longer."""
 
 
 class DraftAttributes:

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ivcapfs.spool.describe import UPLOAD
+
 POLL_SECONDS = 0.2
-ATTRIBUTE = "user.ivcap.upload"
 
 
 def uploads_of(mountpoint: Path) -> dict[str, Any] | None:
@@ -43,5 +44,5 @@ def await_uploads(mountpoint: Path, tell: Callable[[int, int], None]) -> None:
 def _hurried_uploads_of(mountpoint: Path) -> dict[str, Any] | None:
     """As `uploads_of`, once nothing that is closed settles any longer."""
     with contextlib.suppress(OSError):  # a mount that only reads
-        os.setxattr(mountpoint / ".ivcapfs" / "status.json", ATTRIBUTE, b"now")
+        os.setxattr(mountpoint / ".ivcapfs" / "status.json", UPLOAD, b"now")
     return uploads_of(mountpoint)

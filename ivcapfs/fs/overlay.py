@@ -12,11 +12,11 @@ from ivcapfs.catalog.names import Parts
 from ivcapfs.errors import NoSuchEntry, NotAFolder
 from ivcapfs.fs.named import folder_inode
 from ivcapfs.fs.nodes import DraftNode, FolderNode, Listed, Node
-from ivcapfs.fs.placing import HIDDEN
 from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.fs.tree import Nodes
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts, Made
+from ivcapfs.spool.entry import is_removed
 from ivcapfs.waits import Check
 
 LAST = 1 << 61
@@ -51,7 +51,7 @@ class OverlaidTree:
         within: list[tuple[str, DraftNode | FolderNode]] = []
         implied: list[tuple[str, FolderNode]] = []
         for name, found in self._drafts.within(parts):
-            if name.startswith(HIDDEN):
+            if is_removed(name):
                 continue
             if isinstance(found, Draft):
                 within.append((name, self._describe(found)))

@@ -8,11 +8,8 @@ from __future__ import annotations
 from ivcapfs.catalog.collectionwriter import CollectionWriter
 from ivcapfs.catalog.names import MAX_COMPONENT, MAX_PATH, Parts, decode, encode, encode_component
 from ivcapfs.errors import AlreadyThere, FileSystemError, Invalid, NameTooLong, ReadOnly
-from ivcapfs.spool.entry import ARTIFACTS, COLLECTIONS, REMOVED
+from ivcapfs.spool.entry import ARTIFACTS, COLLECTIONS
 from ivcapfs.waits import Check
-
-HIDDEN = REMOVED
-"""How libfuse calls a file that was removed while it is open, until it is closed."""
 
 
 class Places:

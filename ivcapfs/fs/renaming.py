@@ -28,12 +28,12 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
-from ivcapfs.fs.placing import HIDDEN, Places, check_names
+from ivcapfs.fs.placing import Places, check_names
 from ivcapfs.fs.tree import Nodes
 from ivcapfs.fs.writer import Writer
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts, Made
-from ivcapfs.spool.entry import ARTIFACTS, COLLECTIONS, Entry, State
+from ivcapfs.spool.entry import ARTIFACTS, COLLECTIONS, Entry, State, is_removed
 from ivcapfs.spool.uploader import Uploader
 from ivcapfs.waits import POLL_SECONDS, Check, now
 
@@ -89,7 +89,7 @@ class Names:
         if old == new:
             return
         node, target = self._tree.node(old, self._check), self._node_or_none(new)
-        if new[-1].startswith(HIDDEN) and isinstance(node, FileNode):  # it is open, and being removed or replaced
+        if is_removed(new[-1]) and isinstance(node, FileNode):  # it is open, and being removed or replaced
             if old[0] != COLLECTIONS:
                 raise InUse(f"{'/'.join(old)} is an artifact, and open for reading")
             self.unlink(_path(old), old, node)
@@ -193,7 +193,7 @@ class Names:
         try:
             after = draft.note(moved)
         except IvcapfsError as exc:
-            if isinstance(exc, NoSpace) and new[-1].startswith(HIDDEN):  # removed while open
+            if isinstance(exc, NoSpace) and is_removed(new[-1]):  # removed while open
                 self._writer.discard(draft)
                 draft.note(moved)
                 return

@@ -18,16 +18,16 @@ from ivcapfs.config import MountSettings, WriteSettings
 from ivcapfs.crashing import reach
 from ivcapfs.errors import IvcapfsError
 from ivcapfs.fs.bindings import Bindings
-from ivcapfs.fs.draftattributes import UPLOAD, DescribedDraft, DraftAttributes
+from ivcapfs.fs.draftattributes import DescribedDraft, DraftAttributes
 from ivcapfs.fs.nodes import DraftNode, Node, TextNode
 from ivcapfs.fs.overlay import OverlaidTree
-from ivcapfs.fs.placing import HIDDEN, Places
+from ivcapfs.fs.placing import Places
 from ivcapfs.fs.renaming import Names
 from ivcapfs.fs.tree import Nodes
 from ivcapfs.fs.views import Views
 from ivcapfs.fs.writer import Writer
 from ivcapfs.models import ArtifactRecord
-from ivcapfs.spool.describe import UploadsStatus, uploads_status
+from ivcapfs.spool.describe import UPLOAD, UploadsStatus, uploads_status
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import State
@@ -85,7 +85,7 @@ class Writable:
     def recover(self) -> None:
         """Take up what earlier mounts left: what was closed is completed, the rest is shown."""
         for draft in self.spool.recover():
-            if draft.entry.parts[-1].startswith(HIDDEN):  # removed while it was open, and now nobody has it open
+            if draft.entry.is_removed:  # removed while it was open, and now nobody has it open
                 draft.folder.remove(draft.entry)
                 continue
             self.drafts.put(draft)

@@ -21,7 +21,7 @@ from ivcapfs.errors import (
 )
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
-from ivcapfs.fs.placing import HIDDEN, Places
+from ivcapfs.fs.placing import Places
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import Entry, State
@@ -147,7 +147,7 @@ class Writer:
         libfuse does so itself, unless the last handle was released while it was giving the file its hidden name.
         """
         with draft.lock:
-            is_left = draft.handles == 0 and draft.entry.parts[-1].startswith(HIDDEN) and not draft.is_gone
+            is_left = draft.handles == 0 and draft.entry.is_removed and not draft.is_gone
         if is_left:
             self.discard(draft)
 

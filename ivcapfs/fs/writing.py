@@ -22,10 +22,10 @@ from ivcapfs.errors import BadHandle, Invalid, NoSuchEntry, NotAllowed
 from ivcapfs.fs.callers import caller
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
 from ivcapfs.fs.operations import WRITING, Opened, Operations, answers, split
-from ivcapfs.fs.placing import HIDDEN
 from ivcapfs.fs.views import Views
 from ivcapfs.fs.writable import Writable
 from ivcapfs.spool.draft import Draft
+from ivcapfs.spool.entry import is_removed
 
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 """Of utimensat(2), in place of nanoseconds."""
@@ -155,7 +155,7 @@ class WritingOperations(Operations):
         try:
             node = self._node(path)
         except NoSuchEntry:
-            if parts and parts[-1].startswith(HIDDEN):
+            if parts and is_removed(parts[-1]):
                 return  # it went with its last handle, before libfuse came to it
             raise
         self._names.unlink(path, parts, node)

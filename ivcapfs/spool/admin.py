@@ -20,14 +20,13 @@ from ivcapfs.client import localfiles
 from ivcapfs.config import MIB
 from ivcapfs.errors import AlreadyThere, ConfigError, FileSystemError, NoSuchEntry
 from ivcapfs.models import inode_of_text
-from ivcapfs.spool.describe import upload_state
-from ivcapfs.spool.entry import REMOVED, Entry, State
+from ivcapfs.spool.describe import UPLOAD, upload_state
+from ivcapfs.spool.entry import Entry, State
 from ivcapfs.spool.folder import Folder, Owner, folders, take_over, this_host
 from ivcapfs.spool.looking import is_held, open_bytes, owner_of, peek
 from ivcapfs.spool.spool import as_found
 from ivcapfs.waits import never, now
 
-UPLOAD = "user.ivcap.upload"
 URN = "user.ivcap.id"
 SHORTEST = 8
 """Digits of an id that are shown, if they are enough."""
@@ -102,7 +101,7 @@ def spooled(root: Path) -> list[Spooled]:
 def _in_folder(path: Path) -> Iterator[Spooled]:
     held, owner = is_held(path), owner_of(path)
     for entry in peek(path):
-        if entry.parts[-1].startswith(REMOVED):
+        if entry.is_removed:
             continue
         try:
             fd = open_bytes(path, entry)

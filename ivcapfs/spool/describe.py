@@ -1,4 +1,4 @@
-"""What is told of a new file: in its attribute `user.ivcap.upload`, in the status, and by the commands.
+"""What is told of a new file: in its attribute `UPLOAD`, in the status, and by the commands.
 
 Used by `ivcapfs.fs` and the commands. Pure.
 """
@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.entry import Entry, State
+
+UPLOAD = "user.ivcap.upload"
+"""Where a new file stands. Set to ``retry`` a failed one is sent after all; set to ``now`` on the status file, what is
+closed settles no longer."""
 
 
 def upload_state(entry: Entry, sent: int, size: int) -> str:

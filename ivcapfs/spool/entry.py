@@ -18,8 +18,7 @@ from ivcapfs.errors import ProtocolError
 VERSION = 1
 ARTIFACTS = "artifacts"
 COLLECTIONS = "collections"
-REMOVED = ".fuse_hidden"
-"""How the names begin that libfuse gives to files that were removed while they are open."""
+_REMOVED = ".fuse_hidden"
 
 
 class State(enum.StrEnum):
@@ -97,9 +96,19 @@ class Entry:
         return any(part.startswith(".") for part in self.parts[-self.below :])
 
     @property
+    def is_removed(self) -> bool:
+        """Whether it was removed, and lives on for those who have it open."""
+        return is_removed(self.parts[-1])
+
+    @property
     def path(self) -> str:
         """Its path in the mount, as text."""
         return "/".join(self.parts)
+
+
+def is_removed(name: str) -> bool:
+    """Return whether a name is one of those that libfuse gives to files that were removed while they are open."""
+    return name.startswith(_REMOVED)
 
 
 def entry_json(entry: Entry) -> bytes:

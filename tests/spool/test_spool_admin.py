@@ -11,6 +11,7 @@ import pytest
 
 from ivcapfs.errors import AlreadyThere, ConfigError, FileSystemError, NoSuchEntry
 from ivcapfs.spool import admin
+from ivcapfs.spool.describe import UPLOAD
 from ivcapfs.spool.entry import Begun, State
 from ivcapfs.spool.folder import Owner, folders, take_over, this_host
 from ivcapfs.spool.looking import is_held, owner_of
@@ -234,9 +235,9 @@ def test_a_file_that_gets_no_further_is_not_waited_for(world: SpoolWorld, tmp_pa
     def pause(seconds: float) -> None:
         clock.advance(100.0)
         if len(told) < 10:  # it gets on for a long time
-            os.setxattr(path, admin.UPLOAD, f"uploading {len(told)}%".encode())
+            os.setxattr(path, UPLOAD, f"uploading {len(told)}%".encode())
 
-    os.setxattr(path, admin.UPLOAD, b"pending")
+    os.setxattr(path, UPLOAD, b"pending")
     with pytest.raises(FileSystemError, match=r"gets no further \(uploading 9%\)"):
         admin.await_outcome(here, told.append, pause=pause, clock=clock)
     assert told[:3] == ["pending", "uploading 1%", "uploading 2%"]
@@ -253,12 +254,12 @@ def test_the_outcome_of_a_file_that_a_mount_sends(world: SpoolWorld, tmp_path: P
     here = replace(file, owner=replace(file.owner, mountpoint=str(tmp_path)))
 
     def becomes_an_artifact(seconds: float) -> None:
-        os.removexattr(path, admin.UPLOAD)
+        os.removexattr(path, UPLOAD)
         os.setxattr(path, admin.URN, b"urn:ivcap:artifact:1")
 
-    os.setxattr(path, admin.UPLOAD, b"pending")
+    os.setxattr(path, UPLOAD, b"pending")
     assert admin.await_outcome(here, print, pause=becomes_an_artifact) == "urn:ivcap:artifact:1"
     for state in (b"failed: why", b"interrupted: why"):
-        os.setxattr(path, admin.UPLOAD, state)
+        os.setxattr(path, UPLOAD, state)
         with pytest.raises(FileSystemError, match=r"was not sent: .*: why"):
             admin.await_outcome(here, print)
