@@ -1,5 +1,5 @@
-"""Where things of a user are on this machine: what runs, what is logged, which contexts there are, and the service
-manager's socket.
+"""Where things of a user are on this machine: what runs, what is logged, which contexts there are, the service
+manager's socket, and where a mount tells of itself.
 
 Used by `ivcapfs.fs` and by the commands. Like `ivcapfs.config` it reads the environment, and works without any:
 mount(8) at boot has no HOME. Pure, but for the environment, the name of the user's home folder,
@@ -21,6 +21,13 @@ SYSTEM_LOGS = Path("/var/log/ivcapfs")
 SYSTEM_TOKEN = Path("/etc/ivcapfs/token")
 """The token of the machine's own mounts: mode 0600, read by `mount.ivcapfs` where nothing else names one."""
 USER_RUNTIMES = Path("/run/user")
+STATUS_FOLDER, STATUS_FILE = ".ivcapfs", "status.json"
+"""What a mount tells of itself, in its root."""
+
+
+def status_file(mountpoint: Path) -> Path:
+    """Return the file in which the mount at a path tells how it does."""
+    return mountpoint / STATUS_FOLDER / STATUS_FILE
 
 
 def runtime_folder(environ: Mapping[str, str] = os.environ, *, uid: int | None = None) -> Path:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ivcapfs.errors import MountError
+from ivcapfs.places import status_file
 
 WATCH_SECONDS = 1.0
 MOST_FILES = 10
@@ -31,7 +32,7 @@ def read_status(mountpoint: Path) -> bytes:
         MountError: there is none, or it does not answer.
     """
     try:
-        return (mountpoint / ".ivcapfs" / "status.json").read_bytes()
+        return status_file(mountpoint).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise MountError(f"no ivcapfs is mounted at {mountpoint}") from None
     except OSError as exc:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ivcapfs.places import status_file
 from ivcapfs.spool.describe import UPLOAD
 
 POLL_SECONDS = 0.2
@@ -21,7 +22,7 @@ POLL_SECONDS = 0.2
 def uploads_of(mountpoint: Path) -> dict[str, Any] | None:
     """Return what the mount at a path tells of its new files; None where there are none, or it does not answer."""
     try:
-        told = json.loads((mountpoint / ".ivcapfs" / "status.json").read_bytes()).get("uploads")
+        told = json.loads(status_file(mountpoint).read_bytes()).get("uploads")
     except (OSError, ValueError, AttributeError):
         return None
     return told if isinstance(told, dict) else None
@@ -44,5 +45,5 @@ def await_uploads(mountpoint: Path, tell: Callable[[int, int], None]) -> None:
 def _hurried_uploads_of(mountpoint: Path) -> dict[str, Any] | None:
     """As `uploads_of`, once nothing that is closed settles any longer."""
     with contextlib.suppress(OSError):  # a mount that only reads
-        os.setxattr(mountpoint / ".ivcapfs" / "status.json", UPLOAD, b"now")
+        os.setxattr(status_file(mountpoint), UPLOAD, b"now")
     return uploads_of(mountpoint)

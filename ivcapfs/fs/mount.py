@@ -47,10 +47,11 @@ from ivcapfs.fs.mountpoint import KIND, Mount, mount_at, mounts
 from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.operations import Operations
 from ivcapfs.fs.running import Announcement, Running
-from ivcapfs.fs.status import FOLDER, StatusSource, StatusView
+from ivcapfs.fs.status import StatusSource, StatusView
 from ivcapfs.fs.unmounting import unmount_lazily
 from ivcapfs.fs.views import Views
 from ivcapfs.fs.writing import WritingOperations, make_writable
+from ivcapfs.places import STATUS_FOLDER
 
 if TYPE_CHECKING:
     from ivcapfs.fs.binding import Kernel
@@ -150,7 +151,7 @@ class MountedFileSystem:
         status_view = StatusView(status)
         largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
         neighbours = Neighbours(store.neighbours, reader, largest, self._closing.is_set)
-        more_views = {**views.by_name, FOLDER: status_view}
+        more_views = {**views.by_name, STATUS_FOLDER: status_view}
         parts = (catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read)
         stopped = self._closing.is_set
         writable = make_writable(self._settings, connection, catalog, store, views, kernel.forget, stopped)

@@ -27,11 +27,10 @@ from ivcapfs.errors import CatalogError, NoSuchEntry
 from ivcapfs.fs.nodes import FolderNode, Node, TextNode, json_text
 from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.models import inode_of_text
+from ivcapfs.places import STATUS_FILE, STATUS_FOLDER
 from ivcapfs.spool.describe import UploadsStatus
 from ivcapfs.waits import Check, now
 
-FOLDER = ".ivcapfs"
-FILE = "status.json"
 SNAPSHOT_SECONDS = 0.5
 """How long one text is told: what stat(2) says of its size is then true when it is opened, mostly."""
 
@@ -165,15 +164,15 @@ class StatusView:
     def node(self, parts: Parts, check: Check) -> Node:
         """See `ivcapfs.fs.tree.View.node`."""
         if not parts:
-            return FolderNode(inode_of_text(FOLDER), self._started_ns)
-        if parts == (FILE,):
+            return FolderNode(inode_of_text(STATUS_FOLDER), self._started_ns)
+        if parts == (STATUS_FILE,):
             return self._text()
-        raise NoSuchEntry(f"no {'/'.join(parts)!r} in {FOLDER}")
+        raise NoSuchEntry(f"no {'/'.join(parts)!r} in {STATUS_FOLDER}")
 
     def reading(self, parts: Parts, check: Check) -> Reading:
         """See `ivcapfs.fs.tree.View.reading`."""
         self.node(parts, check)
-        return Fixed([(FILE, None)])
+        return Fixed([(STATUS_FILE, None)])
 
     def look_again(self) -> None:
         """Tell a new text to whoever asks next."""
@@ -185,7 +184,7 @@ class StatusView:
             if self._told is not None and self._clock() - self._told[0] < SNAPSHOT_SECONDS:
                 return self._told[1]
         text = status_json(self._status())
-        node = TextNode(text, inode_of_text(f"{FOLDER}/{FILE}"), time.time_ns())
+        node = TextNode(text, inode_of_text(f"{STATUS_FOLDER}/{STATUS_FILE}"), time.time_ns())
         with self._lock:
             self._told = (self._clock(), node)
         return node
