@@ -162,7 +162,10 @@ class Operations:
         """
         if flags & WRITING:
             raise ReadOnly(f"{path}: artifacts are immutable, and this mount only reads")
-        node = self._node(path)
+        return self._open_node(path, self._node(path))
+
+    def _open_node(self, path: str, node: Node) -> Opened:
+        """Open what a path is bound to, for reading."""
         if not isinstance(node, FileNode | TextNode):
             raise IsAFolder(f"{path} cannot be read as a file")
         content = self._reader.blob(node.record.uuid, node.size) if isinstance(node, FileNode) else node.data

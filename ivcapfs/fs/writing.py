@@ -70,13 +70,15 @@ class WritingOperations(Operations):
     @answers
     def open(self, path: str, flags: int) -> Opened:
         """Open a file (open(2))."""
-        if flags & WRITING:
-            draft = self._writer.open(path, split(path), self._node(path), flags)
-            return Opened(self._enter(_DraftFile(draft, writes=True)), keep_cache=False)
         node = self._node(path)
-        if isinstance(node, DraftNode) and node.draft.opened(writes=False):
-            return Opened(self._enter(_DraftFile(node.draft, writes=False)), keep_cache=False)
-        return super().open(path, flags)
+        if flags & WRITING:
+            draft = self._writer.open(path, split(path), node, flags)
+            return Opened(self._enter(_DraftFile(draft, writes=True)), keep_cache=False)
+        if isinstance(node, DraftNode):
+            if node.draft.opened(writes=False):
+                return Opened(self._enter(_DraftFile(node.draft, writes=False)), keep_cache=False)
+            node = self._node(path)  # it has become an artifact just now
+        return self._open_node(path, node)
 
     @answers
     def read_buf(self, handle: int, size: int, offset: int, sink: Sink) -> int:
