@@ -88,9 +88,8 @@ class DescribedDraft:
     names = frozenset({MIME_TYPE, UPLOAD, PREFIX + "name", PREFIX + "size"})
 
     def at_hand(self) -> dict[str, bytes]:
-        """See `Described.at_hand`."""
+        """See `Described.at_hand`; the MIME type is not, the content has to be read for it."""
         told = {
-            MIME_TYPE: self._mime_type(),
             UPLOAD: draft_state(self.draft),
             PREFIX + "name": self.draft.entry.name,
             PREFIX + "size": str(self.draft.size),
@@ -99,15 +98,18 @@ class DescribedDraft:
 
     def known(self) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]]:
         """See `Described.known`."""
-        return self.at_hand(), self._pending()
+        return self._all(), self._pending()
 
     def fields(self, check: Check) -> dict[str, bytes]:
         """See `Described.fields`."""
-        return self.at_hand()
+        return self._all()
 
     def aspects(self, check: Check) -> tuple[AspectRecord, ...]:
         """See `Described.aspects`: what was set, and is sent once it is an artifact."""
         return self._pending()
+
+    def _all(self) -> dict[str, bytes]:
+        return {MIME_TYPE: attribute(self._mime_type()), **self.at_hand()}
 
     def _pending(self) -> tuple[AspectRecord, ...]:
         changes = [Change.from_json(value) for value in reversed(self.draft.entry.changes)]

@@ -16,19 +16,22 @@ from hypothesis import strategies as st
 
 from ivcapfs.catalog.kepttimes import MOST, KeptTimes
 from ivcapfs.catalog.store import Store
-from ivcapfs.errors import NoSuchEntry
+from ivcapfs.errors import FileSystemError, NoSuchEntry
 from ivcapfs.fs.callers import Caller, caller
 from ivcapfs.fs.draftattributes import DescribedDraft
 from ivcapfs.fs.nodes import DraftNode, FolderNode
 from ivcapfs.fs.overlay import OverlaidTree
 from ivcapfs.fs.reading import Fixed, Reading
+from ivcapfs.fs.xattrs import MIME_TYPE, ExtendedAttributes
 from ivcapfs.models import uuid_bytes
+from ivcapfs.spool.describe import UPLOAD
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import Entry
 from ivcapfs.spool.mime import UNKNOWN, mime_type
 from ivcapfs.waits import Check, never
-from tests.fakes import PATIENCE, uuid_of
+from tests.fakes import PATIENCE, MemoryCatalog, uuid_of
+from tests.spool.spool_world import Spooled
 
 # -- callers ----------------------------------------------------------------------------------------------------------
 
@@ -204,3 +207,17 @@ def test_a_folder_is_listed_once_and_whole_however_it_is_read(
     for name in within:
         if name not in used:
             assert isinstance(tree.node(("artifacts", name), never), FolderNode)
+
+
+def test_of_the_attributes_only_the_mime_type_reads_the_content(spooled: Spooled) -> None:
+    draft = spooled.draft(b"%PDF-1.7 ", "report")
+    node, attributes = DraftNode(draft, DescribedDraft(draft)), ExtendedAttributes(MemoryCatalog())
+    assert attributes.value(node, MIME_TYPE, never) == b"application/pdf"
+    assert attributes.names(node, 0, never)[0] == MIME_TYPE
+    draft.release()
+    spooled.folder.remove(draft.entry)
+    assert attributes.value(node, UPLOAD, never) == b"writing"
+    assert attributes.value(node, "user.ivcap.size", never) == b"9"
+    for ask in (lambda: attributes.value(node, MIME_TYPE, never), lambda: attributes.names(node, 0, never)):
+        with pytest.raises(FileSystemError):
+            ask()
