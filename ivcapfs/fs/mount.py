@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ivcapfs.cache.disk import DiskSettings, DiskTier
@@ -50,7 +50,8 @@ from ivcapfs.fs.running import Announcement, Running
 from ivcapfs.fs.status import StatusSource, StatusView
 from ivcapfs.fs.unmounting import unmount_lazily
 from ivcapfs.fs.views import Views
-from ivcapfs.fs.writing import WritingOperations, make_writable
+from ivcapfs.fs.writable import Writable
+from ivcapfs.fs.writing import WritingOperations
 from ivcapfs.places import STATUS_FOLDER
 
 if TYPE_CHECKING:
@@ -126,43 +127,29 @@ class MountedFileSystem:
             if self._closing.is_set() or kernel.is_over():
                 raise Closing("the mount is being taken down")
 
-        limits = self._settings.client.limits
-        bound = limits.total + limits.idle
+        settings, stopped, bound = self._settings, self._closing.is_set, self._bound
         pool = ThreadPoolExecutor(CATALOG_WORKERS, thread_name_prefix="catalog")
         kernel_pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
-        store = Store(self._settings.catalog.folder, store_name(connection.origin, connection.identity))
-        catalog = Index(
-            connection.api,
-            connection.blobs,
-            pool,
-            store,
-            refresh=self._settings.view.refresh,
-            reconcile=self._settings.catalog.reconcile,
-            bound=bound,
-        )
-        tier = _tier(self._settings.cache)
-        shelf = Shelf(tier, self._settings.cache.block_size, connection.origin, connection.identity) if tier else None
+        store = Store(settings.catalog.folder, store_name(connection.origin, connection.identity))
+        catalog = self._index(connection, pool, store)
         traffic = Traffic()
-        source = CountedSource(connection.blobs, traffic)
-        reader = Reader(source, self._settings.cache, shelf=shelf, bound=bound, stopped=self._closing.is_set)
+        reader = self._reader(connection, traffic)
         bindings = Bindings(kernel.forget, kernel_pool)
-        views = Views(connection.api, catalog, store, pool, refresh=self._settings.view.refresh, bound=bound)
-        status = StatusSource(self._settings, catalog, reader, traffic)
+        views = Views(connection.api, catalog, store, pool, refresh=settings.view.refresh, bound=bound)
+        status = StatusSource(settings, catalog, reader, traffic)
         status_view = StatusView(status)
-        largest = min(self._settings.cache.block_size, self._settings.cache.read_ahead)
-        neighbours = Neighbours(store.neighbours, reader, largest, self._closing.is_set)
+        largest = min(settings.cache.block_size, settings.cache.read_ahead)
+        neighbours = Neighbours(store.neighbours, reader, largest, stopped)
         more_views = {**views.by_name, STATUS_FOLDER: status_view}
-        parts = (catalog, reader, bindings, neighbours, self._settings.view, check, more_views, traffic.count_read)
-        stopped = self._closing.is_set
-        writable = make_writable(self._settings, connection, catalog, store, views, kernel.forget, stopped)
-        if writable:
-            status.uploads = writable.status
-            writable.hurried = status_view.look_again
-        operations = (
-            WritingOperations(*parts, writable=writable, mountpoint=self._settings.mountpoint)
-            if writable
-            else Operations(*parts)
-        )
+        parts = (catalog, reader, bindings, neighbours, settings.view, check, more_views, traffic.count_read)
+        writable: Writable | None = None
+        if settings.write is None:
+            operations = Operations(*parts)
+        else:
+            writable = Writable(settings, settings.write, connection, catalog, store, views, kernel.forget, stopped)
+            writable.recover()
+            status.uploads, writable.hurried = writable.status, status_view.look_again
+            operations = WritingOperations(*parts, writable=writable, mountpoint=settings.mountpoint)
         try:
             self._loop(kernel, operations)
             if writable and not self._closing.is_set():
@@ -177,6 +164,32 @@ class MountedFileSystem:
             views.close()
             for executor in (pool, kernel_pool):
                 executor.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _bound(self) -> float:
+        """Seconds that one wait lasts at most without anything coming."""
+        limits = self._settings.client.limits
+        return limits.total + limits.idle
+
+    def _index(self, connection: Connection, pool: Executor, store: Store) -> Index:
+        """Return what knows the artifacts."""
+        return Index(
+            connection.api,
+            connection.blobs,
+            pool,
+            store,
+            refresh=self._settings.view.refresh,
+            reconcile=self._settings.catalog.reconcile,
+            bound=self._bound,
+        )
+
+    def _reader(self, connection: Connection, traffic: Traffic) -> Reader:
+        """Return what reads contents, over the blocks in memory and on disk."""
+        cache = self._settings.cache
+        tier = _tier(cache)
+        shelf = Shelf(tier, cache.block_size, connection.origin, connection.identity) if tier else None
+        source = CountedSource(connection.blobs, traffic)
+        return Reader(source, cache, shelf=shelf, bound=self._bound, stopped=self._closing.is_set)
 
     def _loop(self, kernel: Kernel, operations: Operations) -> None:
         """Mount and answer callbacks, until the end."""

@@ -18,7 +18,7 @@ from ivcapfs.catalog.collectionwriter import CollectionWriter
 from ivcapfs.catalog.index import Index
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.members import Members
-from ivcapfs.catalog.pastcatalog import PastCatalog, past_aspects
+from ivcapfs.catalog.pastcatalog import PastAspects, PastCatalog, past_aspects
 from ivcapfs.catalog.schema import EPOCH
 from ivcapfs.catalog.search import Searches
 from ivcapfs.catalog.store import Store
@@ -84,23 +84,7 @@ class Views:
         collections = Collections(api, index, members, self._questions, keep=refresh, bound=bound, clock=clock)
         searches = Searches(api, index, members, self._questions, keep=refresh, bound=bound, clock=clock)
         aspects = past_aspects(api, pool, keep=refresh, bound=bound, clock=clock)
-
-        def catalog_at(moment: datetime) -> Catalog:
-            return PastCatalog(index, store, aspects, moment, wall)
-
-        def collections_at(catalog: Catalog, base: str, root: FolderNode, moment: datetime) -> CollectionsView:
-            return CollectionsView(collections, catalog, base, root, moment)
-
-        started_ns = time.time_ns()
-
-        def root(inode: int) -> FolderNode:
-            return FolderNode(inode, started_ns)
-
-        self.by_name: dict[str, View] = {
-            "collections": CollectionsView(collections, index, "collections", root(COLLECTIONS_INODE)),
-            "at": AtView(catalog_at, collections_at, self._present, root(AT_INODE)),
-            "search": SearchView(searches, index, root(SEARCH_INODE)),
-        }
+        self.by_name = self._views(store, collections, searches, aspects)
 
         def changed(urn: str, schema: str) -> None:
             uuid = artifact_uuid(urn)
@@ -110,6 +94,27 @@ class Views:
 
         self.aspects = AspectWriter(api, self._changes, bound, changed)
         self.collections = CollectionWriter(api, collections, self._changes, bound)
+
+    def _views(
+        self, store: Store, collections: Collections, searches: Searches, aspects: PastAspects
+    ) -> dict[str, View]:
+        """Return the views by name."""
+        index, wall, started_ns = self._index, self._wall, time.time_ns()
+
+        def catalog_at(moment: datetime) -> Catalog:
+            return PastCatalog(index, store, aspects, moment, wall)
+
+        def collections_at(catalog: Catalog, base: str, root: FolderNode, moment: datetime) -> CollectionsView:
+            return CollectionsView(collections, catalog, base, root, moment)
+
+        def root(inode: int) -> FolderNode:
+            return FolderNode(inode, started_ns)
+
+        return {
+            "collections": CollectionsView(collections, index, "collections", root(COLLECTIONS_INODE)),
+            "at": AtView(catalog_at, collections_at, self._present, root(AT_INODE)),
+            "search": SearchView(searches, index, root(SEARCH_INODE)),
+        }
 
     def close(self) -> None:
         """Take no more questions, and end what waits. May be called again."""

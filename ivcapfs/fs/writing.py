@@ -8,21 +8,15 @@ Threading: any thread may call anything; see `Operations`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ivcapfs.cache.block import Sink
-from ivcapfs.catalog.interface import Catalog
-from ivcapfs.catalog.store import Store
-from ivcapfs.client import Connection
-from ivcapfs.config import MountSettings
 from ivcapfs.errors import BadHandle, Invalid, NoSuchEntry, NotAllowed
 from ivcapfs.fs.callers import caller
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
 from ivcapfs.fs.operations import WRITING, Opened, Operations, answers, split
-from ivcapfs.fs.views import Views
 from ivcapfs.fs.writable import Writable
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.entry import is_removed
@@ -284,21 +278,3 @@ def _split(path: str) -> tuple[str, ...]:
     except UnicodeEncodeError as exc:
         raise Invalid(f"a name must be UTF-8, and {path!r} is not") from exc
     return split(path)
-
-
-
-def make_writable(
-    settings: MountSettings,
-    connection: Connection,
-    catalog: Catalog,
-    store: Store,
-    views: Views,
-    forget: Callable[[str], None],
-    stopped: Callable[[], bool],
-) -> Writable | None:
-    """Return what writing is made of, where the mount is to write; see `Writable`."""
-    if settings.write is None:
-        return None
-    writable = Writable(settings, settings.write, connection, catalog, store, views, forget, stopped)
-    writable.recover()
-    return writable
