@@ -17,12 +17,12 @@ import httpx
 from ivcapfs import errors
 from ivcapfs.client import faults
 from ivcapfs.client.retry import Clock
-from ivcapfs.config import Limits
+from ivcapfs.config import KIB, Limits
 
 _BODY_HEADERS = frozenset({"content-type", "content-length", "upload-offset", "upload-length"})
 
 Headers = Mapping[str, str]
-_FILE_PIECE = 256 * 1024
+_PIECE = 256 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class FileSlice:
         """
         at, end = self.start, self.start + self.size
         while at < end:
-            piece = os.pread(self.fd, min(_FILE_PIECE, end - at), at)
+            piece = os.pread(self.fd, min(_PIECE, end - at), at)
             if not piece:
                 raise OSError("the file to send has become shorter")
             yield piece
@@ -57,6 +57,16 @@ class FileSlice:
 
 
 Body = bytes | bytearray | memoryview | FileSlice
+
+
+def pieces(body: Body) -> Iterator[bytes]:
+    """Iterate the bytes of a body in pieces. Raises as `FileSlice.pieces`."""
+    if isinstance(body, FileSlice):
+        yield from body.pieces()
+        return
+    view = memoryview(body)
+    for start in range(0, len(view), _PIECE):
+        yield bytes(view[start : start + _PIECE])
 
 
 def rest_of(body: Body, done: int) -> Body:

@@ -25,7 +25,7 @@ from ivcapfs.client import faults, jsontext, wirelog
 from ivcapfs.client.auth import TokenSource, bearer
 from ivcapfs.client.connections import Connections
 from ivcapfs.client.direct import DirectTransport
-from ivcapfs.client.exchange import Ask, Body, FileSlice, Headers, JsonReply, Patience, Stream, refuse_encoding
+from ivcapfs.client.exchange import Ask, Body, FileSlice, Headers, JsonReply, Patience, Stream, pieces, refuse_encoding
 from ivcapfs.client.network import Network, polite_client
 from ivcapfs.client.origins import OriginRules, redact
 from ivcapfs.client.retry import Clock, Retries, Sleep, worth_repeating
@@ -34,7 +34,6 @@ from ivcapfs.config import KIB, ClientSettings, Secret
 log = logging.getLogger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PIECE = 256 * KIB
 _SMALL = 64 * KIB
 _CLOSE_PATIENCE = 1.0
 _MOST_TOKENS = 3
@@ -293,9 +292,7 @@ class Transport:
         return response
 
     def _pieces(self, content: Body) -> Iterator[bytes]:
-        view = memoryview(b"" if isinstance(content, FileSlice) else content)
-        pieces = (bytes(view[start : start + _PIECE]) for start in range(0, len(view), _PIECE))
-        for piece in content.pieces() if isinstance(content, FileSlice) else pieces:
+        for piece in pieces(content):
             self.check_open()
             yield piece
 
