@@ -25,7 +25,7 @@ from ivcapfs.catalog.kept import Kept, Progress
 from ivcapfs.catalog.listing import StoredListing
 from ivcapfs.catalog.members import Members, Unsynchronized
 from ivcapfs.catalog.names import Parts
-from ivcapfs.catalog.schema import microseconds
+from ivcapfs.catalog.schema import nanoseconds
 from ivcapfs.client import Api
 from ivcapfs.errors import NoSuchEntry
 from ivcapfs.models import (
@@ -338,4 +338,4 @@ def placeholder(collection: Collection) -> ArtifactRecord:
 
 def time_ns(collection: Collection) -> int:
     """Return since when a collection stands as it is described, in nanoseconds since the epoch."""
-    return microseconds(collection.valid_from) * 1000
+    return nanoseconds(collection.valid_from)

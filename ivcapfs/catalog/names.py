@@ -46,7 +46,7 @@ _ID_FORM = re.compile(
 )
 _SIMPLE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]*(?:/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*")
 """Names that are their own path, if they are short: nearly all."""
-_TYPES = mimetypes.MimeTypes(filenames=())
+TYPES = mimetypes.MimeTypes(filenames=())
 """The types that Python itself knows, whatever this machine's /etc/mime.types says."""
 
 
@@ -145,7 +145,7 @@ def _encoded(record: ArtifactRecord | ListedArtifact) -> Parts:
     if record.name:
         return encode(record.name)
     bare_type = (record.mime_type or "").partition(";")[0].strip()
-    return (record.uuid + (_TYPES.guess_extension(bare_type, strict=False) or ""),)
+    return (record.uuid + (TYPES.guess_extension(bare_type, strict=False) or ""),)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -62,6 +62,11 @@ def microseconds(moment: datetime) -> int:
     return (moment - EPOCH) // _MICROSECOND
 
 
+def nanoseconds(moment: datetime) -> int:
+    """Return nanoseconds since the epoch, exactly (a float has no room for them)."""
+    return microseconds(moment) * 1000
+
+
 def blocks_of(size: int | None) -> int:
     """Return the blocks that statvfs(3) counts for a size in bytes."""
     return -(-(size or 0) // BLOCK)

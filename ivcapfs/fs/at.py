@@ -12,7 +12,7 @@ from datetime import datetime
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.moments import moment_text, parse_moment
 from ivcapfs.catalog.names import Parts
-from ivcapfs.catalog.schema import microseconds
+from ivcapfs.catalog.schema import microseconds, nanoseconds
 from ivcapfs.errors import NoSuchEntry
 from ivcapfs.fs.byid import ByIdView
 from ivcapfs.fs.collections import CollectionsView
@@ -54,7 +54,7 @@ class AtView:
             return self._root
         moment = self._moment(parts[0])
         if len(parts) == 1:
-            return FolderNode(folder_inode(f"at/{moment_text(moment)}", ()), microseconds(moment) * 1000)
+            return FolderNode(folder_inode(f"at/{moment_text(moment)}", ()), nanoseconds(moment))
         return self._view(moment, parts[1]).node(parts[2:], check)
 
     def reading(self, parts: Parts, check: Check) -> Reading:
@@ -81,7 +81,7 @@ class AtView:
             raise NoSuchEntry(f"no {name!r} below a time: there are artifacts, by-id and collections") from None
 
     def _views(self, moment: datetime) -> Mapping[str, View]:
-        base, time_ns = f"at/{moment_text(moment)}", microseconds(moment) * 1000
+        base, time_ns = f"at/{moment_text(moment)}", nanoseconds(moment)
         catalog = self._catalogs(moment)
 
         def root(name: str) -> FolderNode:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from ivcapfs.catalog.interface import Catalog, Listing
 from ivcapfs.catalog.names import Parts, leaf_name
+from ivcapfs.catalog.schema import nanoseconds
 from ivcapfs.errors import NoSuchEntry, NotAFolder, NotFound
 from ivcapfs.fs.described import fields, labels
-from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Listed, Node, TextNode, json_text, time_ns
+from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, Listed, Node, TextNode, json_text
 from ivcapfs.fs.reading import Fixed, Reading
 from ivcapfs.models import ArtifactRecord, AspectRecord, artifact_uuid, inode_of, inode_of_text
 from ivcapfs.waits import Check
@@ -82,7 +83,7 @@ class ByIdView:
         if name == "artifact.json":
             whole = self._catalog.whole_record(record.uuid, check)
             text = json_text(fields(whole)) + b"\n"
-            return TextNode(text, inode_of(record.uuid, RECORD), time_ns(record.created_at))
+            return TextNode(text, inode_of(record.uuid, RECORD), nanoseconds(record.created_at))
         if name == "aspects":
             return self._aspects_folder(record)
         if name == "content" and record.is_ready:
@@ -101,10 +102,10 @@ class ByIdView:
 
     def _folder(self, record: ArtifactRecord) -> FolderNode:
         inode = inode_of(record.uuid, self._world + FOLDER)
-        return FolderNode(inode, time_ns(record.created_at), record, self._catalog)
+        return FolderNode(inode, nanoseconds(record.created_at), record, self._catalog)
 
     def _aspects_folder(self, record: ArtifactRecord) -> FolderNode:
-        return FolderNode(inode_of(record.uuid, self._world + ASPECTS), time_ns(record.created_at))
+        return FolderNode(inode_of(record.uuid, self._world + ASPECTS), nanoseconds(record.created_at))
 
 
 class _AllReading:
@@ -121,9 +122,9 @@ class _AllReading:
 
 
 def _link(record: ArtifactRecord) -> LinkNode:
-    return LinkNode(leaf_name(record), inode_of(record.uuid, LINK), time_ns(record.created_at))
+    return LinkNode(leaf_name(record), inode_of(record.uuid, LINK), nanoseconds(record.created_at))
 
 
 def _aspect_node(aspect: AspectRecord) -> TextNode:
     text = json_text(aspect.content) + b"\n"
-    return TextNode(text, inode_of_text(aspect.id), time_ns(aspect.valid_from))
+    return TextNode(text, inode_of_text(aspect.id), nanoseconds(aspect.valid_from))

@@ -9,10 +9,10 @@ import hashlib
 import json
 import stat
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from ivcapfs.catalog.interface import Catalog, FileEntry
+from ivcapfs.catalog.schema import nanoseconds
 from ivcapfs.config import ViewSettings
 from ivcapfs.errors import ProtocolError
 from ivcapfs.models import ArtifactRecord, AspectRecord, inode_of, uuid_bytes
@@ -24,7 +24,6 @@ READ_AND_SEARCH = 0o555
 WRITE = 0o200
 """For the owner, where the mount can write."""
 SECTOR = 512
-EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class Attributes(NamedTuple):
@@ -145,7 +144,7 @@ def attributes(node: Node | FileEntry, view: ViewSettings) -> Attributes:
         case TextNode():
             kind, mode, size = stat.S_IFREG, READ & ~view.umask, len(node.data)
         case FileNode():
-            inode, time = inode_of(node.record.uuid), time_ns(node.record.created_at)
+            inode, time = inode_of(node.record.uuid), nanoseconds(node.record.created_at)
             mode = stat.S_IFREG | (READ | write) & ~view.umask
             return Attributes(mode, inode, node.size, time, 1, view.uid, view.gid)
         case DraftNode():
@@ -169,11 +168,6 @@ def identity(node: Node | FileEntry) -> object:
             return node.inode
         case DraftNode():
             return node.draft
-
-
-def time_ns(time: datetime) -> int:
-    """Return nanoseconds since the epoch, exactly (a float has no room for them)."""
-    return (time - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> bytes:

@@ -5,9 +5,9 @@ Used by `sender`. Pure: any thread.
 
 from __future__ import annotations
 
-import mimetypes
-
 import puremagic
+
+from ivcapfs.catalog.names import TYPES
 
 UNKNOWN = "application/octet-stream"
 HEAD = 64 << 10
@@ -40,8 +40,6 @@ _SIGNATURES = {
     b"\x1f\x8b": "application/gzip",
 }
 """How the formats of science begin that the library does not know, or calls otherwise than by their suffixes."""
-_TYPES = mimetypes.MimeTypes(filenames=())
-"""The types that Python itself knows, whatever this machine's /etc/mime.types says."""
 
 
 def mime_type(name: str, head: bytes) -> str:
@@ -55,7 +53,7 @@ def mime_type(name: str, head: bytes) -> str:
     stem, dot, suffix = leaf.rpartition(".")
     if dot and stem and (known := _SCIENCE.get(dot + suffix)):
         return known
-    guessed, encoding = _TYPES.guess_type(leaf, strict=False)
+    guessed, encoding = TYPES.guess_type(leaf, strict=False)
     if guessed and not encoding:
         return guessed
     return _by_content(head)

@@ -15,9 +15,9 @@ import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ivcapfs.catalog.schema import nanoseconds
 from ivcapfs.catalog.store import store_name
 from ivcapfs.client import Connection
 from ivcapfs.client.retry import Stopped, never_stopped
@@ -34,7 +34,6 @@ PIECE = MIB
 """Bytes of each transfer that are in memory at a time."""
 SAME_TIME_NS = 2_000_000_000
 """How far the times of a file may be off on a file system that keeps them coarsely."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Tell = Callable[[int], None]
 
@@ -85,7 +84,7 @@ class Getter:
         content = None if record.size is not None else self._blobs.head(record.uuid)
         size = record.size if content is None else content.size
         assert size is not None
-        time_ns = (record.created_at - _EPOCH) // timedelta(microseconds=1) * 1000
+        time_ns = nanoseconds(record.created_at)
         if self._is_there(target, size, time_ns):
             tell(size)
             return False
