@@ -35,8 +35,7 @@ def all_named(api: Api, name: str) -> list[ArtifactRecord]:
 
 def all_below(api: Api, name: str) -> Iterator[ArtifactRecord]:
     """Yield all artifacts whose name goes on behind a folder's, over all pages."""
-    found = api.iter_artifacts(filter=f"name ~= '{_pattern(name)}/%'", limit=PAGE)
-    return (record for record in found if record.name is not None and record.name.startswith(name + "/"))
+    return (each for each in api.iter_artifacts(filter=_all_in(name), limit=PAGE) if _is_in(name, each))
 
 
 def is_plausible(parts: Parts) -> bool:
@@ -97,13 +96,22 @@ class Asking:
 
     def _below(self, name: str) -> Iterable[ArtifactRecord]:
         """Ask for artifacts in a folder."""
-        answers = self._api.list_artifacts_page(filter=f"name ~= '{_pattern(name)}/%'", limit=PAGE).items
-        return [record for record in answers if record.name is not None and record.name.startswith(name + "/")]
+        answers = self._api.list_artifacts_page(filter=_all_in(name), limit=PAGE).items
+        return [each for each in answers if _is_in(name, each)]
 
     def _keep(self, records: Iterable[ArtifactRecord]) -> None:
         ready = [record for record in records if record.is_ready]
         if ready:
             self._store.write(lambda write: write.put(ready))
+
+
+def _all_in(folder: str) -> str:
+    """Return the filter for the artifacts in a folder; see `_is_in` for what it finds besides."""
+    return f"name ~= '{_pattern(folder)}/%'"
+
+
+def _is_in(folder: str, record: ArtifactRecord) -> bool:
+    return record.name is not None and record.name.startswith(folder + "/")
 
 
 def _pattern(name: str) -> str:

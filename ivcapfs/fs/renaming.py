@@ -67,14 +67,13 @@ class Names:
         match node:
             case DraftNode(draft=draft):
                 self._writer.discard(draft)
-                self._bindings.let_go(path)
             case FolderNode():
                 raise IsAFolder(f"{path} is a folder")
             case FileNode() if parts[0] == COLLECTIONS:
                 self._collections.discard(parts[1:], self._check)
-                self._bindings.let_go(path)
             case _:
                 raise NotAllowed(f"{path}: artifacts are never deleted")
+        self._bindings.let_go(path)
 
     def rename(self, old: Parts, new: Parts, flags: int) -> None:
         """Give a new file, or a folder of new files, another path; move a member to another collection (renameat2(2)).

@@ -240,9 +240,13 @@ class Draft:
     def acquire(self) -> None:
         """Hold the bytes open; `release` must follow."""
         with self.lock:
-            if self._fd is None:
-                self._fd = self.folder.open_data(self.entry)
-            self._users += 1
+            self._hold()
+
+    def _hold(self) -> None:
+        """As `acquire`; the lock is held."""
+        if self._fd is None:
+            self._fd = self.folder.open_data(self.entry)
+        self._users += 1
 
     def release(self) -> None:
         """Let go of the bytes; the last one closes them."""
@@ -269,9 +273,7 @@ class Draft:
         with self.lock:
             if self.is_gone or (writes and self.is_ending):
                 return False
-            if self._fd is None:
-                self._fd = self.folder.open_data(self.entry)
-            self._users += 1
+            self._hold()
             self.handles += 1
             self.writers += writes
             if writes:

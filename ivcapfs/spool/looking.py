@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ivcapfs.errors import ConfigError, ProtocolError
@@ -18,43 +19,29 @@ from ivcapfs.spool.folder import DATA, JOURNAL, OLD, OWNER, Owner, explain, owne
 
 def owner_of(path: Path) -> Owner | None:
     """Return whose a folder is; None where that cannot be read."""
-    try:
-        fd = open_private_folder(path, "spool folder", create=False)
-    except ConfigError:
-        return None
-    try:
+    with contextlib.suppress(ConfigError), _opened(path) as fd:
         return owner_in(fd)
-    finally:
-        os.close(fd)
+    return None
 
 
 def peek(path: Path) -> list[Entry]:
     """Return the entries of a folder that may be another process's; what is changing just now is left out."""
     found: list[Entry] = []
-    with contextlib.suppress(ConfigError, OSError):
-        fd = open_private_folder(path, "spool folder", create=False)
-        try:
-            for name in sorted(os.listdir(fd)):  # noqa: PTH208 - of the descriptor
-                if name.endswith(JOURNAL):
-                    with contextlib.suppress(OSError, ProtocolError):
-                        found.append(entry_from_json(read_file(fd, name)))
-        finally:
-            os.close(fd)
+    with contextlib.suppress(ConfigError, OSError), _opened(path) as fd:
+        for name in sorted(os.listdir(fd)):  # noqa: PTH208 - of the descriptor
+            if name.endswith(JOURNAL):
+                with contextlib.suppress(OSError, ProtocolError):
+                    found.append(entry_from_json(read_file(fd, name)))
     return found
 
 
 def is_held(path: Path) -> bool:
     """Return whether a process of this machine has a folder locked."""
     try:
-        fd = open_private_folder(path, "spool folder", create=False)
-    except ConfigError:
+        with _opened(path) as fd:
+            lock = os.open(OWNER, os.O_RDONLY | OLD, dir_fd=fd)
+    except (ConfigError, OSError):
         return False
-    try:
-        lock = os.open(OWNER, os.O_RDONLY | OLD, dir_fd=fd)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
@@ -71,10 +58,22 @@ def open_bytes(path: Path, entry: Entry) -> int:
         ConfigError: the folder cannot be used.
         FileSystemError: the bytes are not there.
     """
+    with _opened(path) as fd:
+        try:
+            return os.open(entry.id + DATA, os.O_RDONLY | OLD, dir_fd=fd)
+        except OSError as exc:
+            explain(exc, path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Give a descriptor of a folder.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
     fd = open_private_folder(path, "spool folder", create=False)
     try:
-        return os.open(entry.id + DATA, os.O_RDONLY | OLD, dir_fd=fd)
-    except OSError as exc:
-        explain(exc, path)
+        yield fd
     finally:
         os.close(fd)
