@@ -9,8 +9,7 @@ import shutil
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +26,6 @@ from tests.fakes import Background, wait_until
 PAGES = 12
 MANY = PAGES * chain.PAGE
 SUFFIXES = (".inbox-a", ".inbox-b")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with ThreadPoolExecutor(8) as pool:
-        world = World(pool, tmp_path / "catalog")
-        yield world
-        world.close()
 
 
 @pytest.fixture

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -21,14 +18,6 @@ from tests.fakes import START, Background, artifact, wait_until
 
 PAGES = 10
 MANY = PAGES * chain.PAGE
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with ThreadPoolExecutor(8) as pool:
-        world = World(pool, tmp_path / "catalog")
-        yield world
-        world.close()
 
 
 def pages(world: World) -> int:

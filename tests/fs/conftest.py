@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ivcap_client.ivcap import IVCAP
 
 from tests.fs.views_world import ViewsWorld
 
@@ -18,3 +20,12 @@ def views(tmp_path: Path) -> Iterator[ViewsWorld]:
         yield world
     finally:
         world.close()
+
+
+@pytest.fixture
+def sdk(views: ViewsWorld) -> Iterator[IVCAP]:
+    """The official SDK, as its users get it."""
+    ivcap = IVCAP(url=views.platform.url, token="any")
+    yield ivcap
+    ivcap._client.get_httpx_client().close()
+    gc.collect()  # the files that it left open, while the test's filter for warnings holds

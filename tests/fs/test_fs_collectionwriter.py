@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,15 +27,6 @@ from tests.fakes import Background, uuid_of
 from tests.fs.views_world import COLLECTION, ViewsWorld
 
 OLDER = "urn:ivcap:collection:" + uuid_of(7)
-
-
-@pytest.fixture
-def sdk(views: ViewsWorld) -> Iterator[IVCAP]:
-    """The official SDK, as its users get it."""
-    ivcap = IVCAP(url=views.platform.url, token="any")
-    yield ivcap
-    ivcap._client.get_httpx_client().close()
-    gc.collect()  # the files that it left open, while the test's filter for warnings holds
 
 
 class Writer:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,15 +18,6 @@ from ivcapfs.waits import never
 from tests.fs.views_world import COLLECTION, ViewsWorld
 
 SCHEMA, OTHER = "urn:test:schema:thing.1", "urn:test:schema:other.1"
-
-
-@pytest.fixture
-def sdk(views: ViewsWorld) -> Iterator[IVCAP]:
-    """The official SDK, as its users get it."""
-    ivcap = IVCAP(url=views.platform.url, token="any")
-    yield ivcap
-    ivcap._client.get_httpx_client().close()
-    gc.collect()  # the files that it left open, while the test's filter for warnings holds
 
 
 class Setter:
