@@ -37,7 +37,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 import httpx
@@ -47,6 +47,7 @@ from ivcapfs.client.origins import OriginRules
 from ivcapfs.client.tus import Upload
 from ivcapfs.config import ClientSettings, Limits, Secret
 from ivcapfs.errors import IvcapfsError
+from tests.faults.listening import Listening
 from tests.faults.worlds import private_folder
 
 CANARY = "canary-9f3c-token-of-nobody-else"
@@ -85,7 +86,7 @@ TARGETS = (
 """Addresses; `host` and `p` are the deployment's, `o`, `o6`, `t` and `p2` the ports of the others."""
 
 
-class Listener:
+class Listener(Listening):
     """A server that keeps what it is sent.
 
     Args:
@@ -94,25 +95,12 @@ class Listener:
     """
 
     def __init__(self, address: tuple[str, int], reply: Reply, tls: ssl.SSLContext | None = None) -> None:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._listener = socket.create_server(address, family=family, backlog=64)
+        super().__init__(address)
         self._tls = tls
         self._lock = threading.Lock()
         self._heard: list[bytes] = []  # guarded by _lock
         self._taken = 0
         self.reply = reply
-        self.port = int(self._listener.getsockname()[1])
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
 
     def take(self) -> list[bytes]:
         """Return what was heard since this was asked last, one piece per request; what is still coming is in `all`."""
@@ -124,14 +112,6 @@ class Listener:
         """Return all that was ever heard."""
         with self._lock:
             return self._heard.copy()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connected, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connected,), daemon=True).start()
 
     def _serve(self, connected: socket.socket) -> None:
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:

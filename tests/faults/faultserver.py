@@ -17,8 +17,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Self
 from urllib.parse import unquote, urlsplit
+
+from tests.faults.listening import Listening
 
 ALWAYS = 1_000_000
 """So many times that it never ends."""
@@ -137,7 +138,7 @@ class _Armed:
     released: threading.Event = field(default_factory=threading.Event)
 
 
-class FaultServer:
+class FaultServer(Listening):
     """Serves what a platform serves.
 
     Args:
@@ -145,6 +146,8 @@ class FaultServer:
     """
 
     def __init__(self, upstream: str) -> None:
+        super().__init__()
+        self.url = f"http://127.0.0.1:{self.port}"
         self._upstream = urlsplit(upstream).netloc
         self._lock = threading.Lock()
         self._armed: dict[str, _Armed] = {}  # guarded by _lock
@@ -152,25 +155,16 @@ class FaultServer:
         self._known: dict[tuple[str, str], Answer] = {}  # guarded by _lock
         self._never = threading.Event()
         self._open: set[socket.socket] = set()  # guarded by _lock
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, name="fault-server", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
+        super().__exit__()
         with self._lock:
             armed, connections = list(self._armed.values()), list(self._open)
         for each in armed:
             each.released.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
         for connected in connections:
             with contextlib.suppress(OSError):
                 connected.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
 
     def arm(self, key: str, name: str, spoil: Spoil, times: int) -> None:
         """Spoil the next `times` answers to requests of a key."""
@@ -196,15 +190,10 @@ class FaultServer:
         with self._lock:
             return self._injected.total()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connected, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self._open.add(connected)
-            threading.Thread(target=self._serve, args=(connected,), name="fault-line", daemon=True).start()
+    def _begin(self, connected: socket.socket) -> None:
+        with self._lock:
+            self._open.add(connected)
+        super()._begin(connected)
 
     def _serve(self, connected: socket.socket) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

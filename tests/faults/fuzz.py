@@ -34,7 +34,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 from ivcapfs.cache.reader import Reader
@@ -52,6 +52,7 @@ from ivcapfs.fs.views import Views
 from ivcapfs.waits import never
 from tests.fakes import AtOnce
 from tests.faults.answers import ARTIFACT, COLLECTION, SCHEMAS, UUIDS, Answers
+from tests.faults.listening import Listening
 from tests.faults.worlds import Unexpected
 
 LIMITS = Limits(
@@ -67,32 +68,14 @@ DECLARED = frozenset(ERRNOS.values())
 MOST_ITEMS = 500
 
 
-class FuzzServer:
+class FuzzServer(Listening):
     """Answers whatever is asked."""
 
     def __init__(self, answers: Answers) -> None:
+        super().__init__()
+        self.url = f"http://127.0.0.1:{self.port}"
         self._answers = answers
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, name="fuzz-server", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connected, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connected,), daemon=True).start()
 
     def _serve(self, connected: socket.socket) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

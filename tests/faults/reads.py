@@ -50,6 +50,7 @@ from tests.faults import worlds
 from tests.faults.faultserver import ALWAYS, LISTS, FaultServer
 from tests.faults.kinds import ANY, BLOB, JSON, LIST, USUAL, Elsewhere, Kind, other
 from tests.faults.worlds import FileSystem, floor, mounted, private_folder
+from tests.together import together
 
 T = TypeVar("T")
 
@@ -322,7 +323,7 @@ def run(
             return server.total() >= faults or time.monotonic() > end
 
         with _late_wakes() as late:
-            _together([lambda worker=worker: worker.work(enough) for worker in workers])
+            together([lambda worker=worker: worker.work(enough) for worker in workers])
         injected = server.injected()
         report.undeclared += unexpected()
     return {
@@ -362,25 +363,6 @@ def _late_wakes() -> Iterator[list[float]]:
     finally:
         over.set()
         watcher.join()
-
-
-def _together(works: list[Callable[[], None]]) -> None:
-    """Run all at the same time, on a thread each; raise what any of them raised."""
-    failures: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as exc:  # noqa: BLE001 - raised again below
-            failures.append(exc)
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 def is_clean(figures: dict[str, Any]) -> bool:

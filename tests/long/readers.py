@@ -7,6 +7,7 @@ line on standard error at the first wrong byte or failing read, and else prints 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import mmap
 import os
@@ -14,13 +15,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.long.origin import MIB, Stretch
+from tests.together import together
 
 ROOT = Path(__file__).parent.parent.parent
 PIECE = MIB
@@ -99,22 +100,7 @@ def _opened(job: Job) -> list[_File]:
 
 def sequential(files: list[_File]) -> None:
     """Read all files at the same time, each from its beginning to its end."""
-    failures: list[Exception] = []
-
-    def work(file: _File) -> None:
-        try:
-            for at in range(0, len(file.expected), PIECE):
-                file.check(at, PIECE)
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failures.append(exc)
-
-    threads = [threading.Thread(target=work, args=(file,)) for file in files]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    together(functools.partial(one_by_one, [file]) for file in files)
 
 
 def one_by_one(files: list[_File]) -> None:
