@@ -22,6 +22,7 @@ from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
 from tests.fakes import START, AtOnce, Background, FakeSource, FixedListing, MemoryCatalog, artifact, aspect, uuid_of
+from tests.fs.views_world import cat
 from tests.hostile import HOSTILE
 
 START_NS = int(START.timestamp()) * 10**9
@@ -63,14 +64,7 @@ class World:
         return set(self.ls(path)) - {".", ".."}
 
     def cat(self, path: str) -> bytes:
-        size = self.fs.getattr(path).size
-        handle = self.fs.open(path, os.O_RDONLY).handle
-        try:
-            data = self.fs.read(handle, size + 100, 0)
-            assert len(data) == size
-            return data
-        finally:
-            self.fs.release(handle)
+        return cat(self.fs, path)
 
     def walk(self, path: str = "/") -> Iterator[tuple[str, Attributes]]:
         """Iterate every path with what stat(2) says."""

@@ -31,6 +31,18 @@ REFRESH = 30.0
 COLLECTION = "urn:ivcap:collection:3f2a9c1e-7b4d-4e0a-9c58-1d6f0a2b3c4d"
 
 
+def cat(fs: Operations, path: str) -> bytes:
+    """Return a file's content, which is as long as stat says."""
+    size = fs.getattr(path).size
+    handle = fs.open(path, os.O_RDONLY).handle
+    try:
+        data = fs.read(handle, size + 100, 0)
+        assert len(data) == size
+        return data
+    finally:
+        fs.release(handle)
+
+
 class ViewsWorld:
     """One mount of a platform of its own, without the kernel.
 
@@ -126,15 +138,8 @@ class ViewsWorld:
         return sorted(entries)
 
     def cat(self, path: str) -> bytes:
-        """Return a file's content, which is as long as stat says."""
-        size = self.fs.getattr(path).size
-        handle = self.fs.open(path, os.O_RDONLY).handle
-        try:
-            data = self.fs.read(handle, size + 100, 0)
-            assert len(data) == size
-            return data
-        finally:
-            self.fs.release(handle)
+        """See `cat`."""
+        return cat(self.fs, path)
 
     def attributes(self, path: str) -> dict[str, str]:
         """Return all extended attributes."""
