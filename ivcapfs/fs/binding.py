@@ -25,6 +25,7 @@ from ivcapfs.config import MountSettings
 from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
 from ivcapfs.fs.replies import Reply, keep_memory_together
+from ivcapfs.fs.threadstates import keep
 
 READDIR_PLUS = 1
 """FUSE_READDIR_PLUS: the kernel takes attributes, too."""
@@ -33,6 +34,7 @@ FILL_PLUS = 2
 INTERRUPT_SIGNAL = signal.SIGRTMIN + 1
 """Sent by libfuse to the thread of a callback whose caller got a signal. Nobody else's: it handles it by itself."""
 VERSION = (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
+THREADS_STAY = VERSION >= (3, 12)
 
 lib = mfusepy._libfuse
 lib.fuse_interrupted.restype = ctypes.c_int
@@ -135,6 +137,12 @@ class Kernel(mfusepy.FUSE):
         return fuse is None or bool(lib.fuse_session_exited(lib.fuse_get_session(fuse)))
 
     # -- callbacks -----------------------------------------------------------------------------------------------
+
+    def _wrapper(self, func: Any, *args: Any) -> int:
+        """Around each callback; mfusepy's makes an errno of an exception."""
+        if THREADS_STAY:
+            keep()
+        return int(super()._wrapper(func, *args))  # type: ignore[no-untyped-call]
 
     def init_fuse_3(self, conn: Any, config: Any) -> None:
         """Settle the connection's parameters (``struct fuse_conn_info``, ``struct fuse_config``)."""

@@ -17,7 +17,7 @@ from ivcap_client.artifact import Artifact as SDKArtifact
 from ivcap_client.ivcap import IVCAP as SDK
 
 from ivcapfs.server.runner import Platform
-from tests.mount.conftest import TOKEN, Mount, Mounter, eventually, output, run
+from tests.mount.conftest import TOKEN, Mount, Mounter, daemons, eventually, output, run
 
 ASPECT = "user.ivcap.aspect."
 SCHEMA = "urn:test:schema:a.1"
@@ -295,3 +295,18 @@ def test_a_copy_keeps_what_its_filesystem_can_hold(artifact: SDKArtifact, quiet:
         return
     assert ASPECT + SCHEMA in attributes(copy)
     assert attributes(copy) == attributes(quiet.artifacts / "survey/table.csv")
+
+
+def test_a_callback_maps_no_memory(artifact: SDKArtifact, quiet: Mount) -> None:
+    path = quiet.artifacts / artifact.name
+    (daemon,) = daemons(quiet.path)
+
+    def faults() -> int:
+        return int(Path(f"/proc/{daemon}/stat").read_text().rpartition(")")[2].split()[7])
+
+    for _ in range(300):  # until all threads that will answer have begun
+        os.getxattr(path, "user.mime_type")
+    before = faults()
+    for _ in range(1000):
+        os.getxattr(path, "user.mime_type")
+    assert faults() - before < 500, "the state of libfuse's threads is made anew for each callback"
