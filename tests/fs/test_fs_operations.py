@@ -9,6 +9,8 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
+from ivcapfs.fs.tree import Nodes
+from ivcapfs.fs.writing import WritingOperations
 from ivcapfs.models import ArtifactRecord, ArtifactStatus
 from tests.fakes import START, AtOnce, Background, FakeSource, FixedListing, MemoryCatalog, artifact, aspect, uuid_of
 from tests.fs.views_world import cat
@@ -526,3 +530,26 @@ def test_an_aspect_that_is_nested_deeper_than_it_can_be_written_is_an_honest_err
     assert "unexpected" not in caplog.text
     while content:  # a value so deep is taken apart by hand
         content = content.pop()
+
+
+def test_a_mount_that_writes_looks_a_path_up_once_for_an_open(world: World) -> None:
+    world.add("a.txt", b"1234")
+    looked_up: list[str] = []
+
+    def counted(tree: Nodes) -> SimpleNamespace:
+        def node(parts: tuple[str, ...], check: Callable[[], None]) -> object:
+            looked_up.append("/".join(parts))
+            return tree.node(parts, check)
+
+        return SimpleNamespace(node=node)
+
+    times = SimpleNamespace(get=lambda _: None)
+    writable: Any = SimpleNamespace(times=times, tree=counted, rules=lambda *_: (None, None), uploader=None)
+    bindings = Bindings(world.forgotten.append, AtOnce())
+    neighbours = Neighbours(lambda *_: [], world.reader, 0, lambda: False)
+    parts = world.catalog, world.reader, bindings, neighbours, ViewSettings(), lambda: None
+    fs = WritingOperations(*parts, writable=writable, mountpoint=Path("/mnt"))
+    handle = fs.open("/artifacts/a.txt", os.O_RDONLY).handle
+    assert looked_up == ["artifacts/a.txt"]
+    assert fs.read(handle, 10, 0) == b"1234"
+    fs.release(handle)
