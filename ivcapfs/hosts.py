@@ -5,10 +5,12 @@ Used by the settings and by the client, so that all of them decide alike. Pure: 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 
 
+@functools.lru_cache(256)
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the IP address that `host` spells, in any form that the resolver takes; None for a name."""
     bare = host.strip("[]").partition("%")[0]

@@ -23,6 +23,8 @@ ARTIFACT_COLLECTION_SCHEMA = "urn:ivcap:schema:artifact-collection.1"
 T = TypeVar("T")
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_URN = re.compile(ARTIFACT_URN + r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_PREFIX = len(ARTIFACT_URN)
 
 
 class ArtifactStatus(enum.StrEnum):
@@ -191,6 +193,8 @@ class BlockKey:
 
 def artifact_uuid(text: str) -> str | None:
     """Return the canonical uuid in an artifact's URN or bare uuid, or None if `text` is neither."""
+    if _URN.fullmatch(text):  # as servers write it
+        return text[_PREFIX:]
     bare = text.removeprefix(ARTIFACT_URN).lower()
     return bare if _UUID.fullmatch(bare) else None
 
@@ -201,8 +205,7 @@ def require_artifact_uuid(text: str) -> str:
     Raises:
         ProtocolError: `text` is neither a URN of an artifact nor a uuid.
     """
-    uuid = artifact_uuid(text)
-    if uuid is None:
+    if (uuid := artifact_uuid(text)) is None:
         raise ProtocolError(f"not an artifact id: {text[:100]!r}")
     return uuid
 

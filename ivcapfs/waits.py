@@ -62,6 +62,17 @@ def wait_for(future: Future[V], check: Check, seconds: float, what: str) -> V:
                 raise DeadlineExceeded(f"{what}: no answer within {seconds:.0f} s") from exc
 
 
+def wait_until(condition: Callable[[], bool], check: Check, seconds: float) -> bool:
+    """Return whether a condition came to hold within so many seconds; asked again every few milliseconds."""
+    end = now() + seconds
+    while not condition():
+        check()
+        if now() > end:
+            return False
+        time.sleep(POLL_SECONDS / 5)
+    return True
+
+
 def settle(future: Future[V], outcome: V | BaseException) -> None:
     """Give a future its result or exception, unless it has one already."""
     try:

@@ -518,7 +518,7 @@ class MemoryCatalog:
     def _namespace(self) -> Namespace:
         return Namespace(record for record in self.records.values() if record.is_ready)
 
-    def root(self) -> Folder:
+    def root(self, check: Check) -> Folder:
         return _folder_of(self._namespace().root)
 
     def totals(self) -> Totals:

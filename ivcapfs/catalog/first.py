@@ -110,7 +110,7 @@ class FirstSynchronization:
             while pages := fetching.take():
                 for page in pages:
                     batch.add(page)
-                if batch.is_worth_storing():
+                if batch.is_worth_storing() or not walk.pages:  # the first page at once: it has the newest
                     self._store_batch(walk, batch)
                     batch = Batch()
                 self._check()

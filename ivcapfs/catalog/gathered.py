@@ -19,7 +19,7 @@ from ivcapfs.catalog.names import Parts
 from ivcapfs.catalog.store import Store, Transaction
 from ivcapfs.errors import NoSuchEntry, NotAFolder
 from ivcapfs.models import ArtifactRecord
-from ivcapfs.waits import Check
+from ivcapfs.waits import Check, never
 
 PORTION = 5000
 BASE_WEIGHT = 500
@@ -68,7 +68,7 @@ class Gathered:
         self._top = self._store.root()
         self.weight = BASE_WEIGHT + self._store.totals().files
 
-    def root(self) -> Folder:
+    def root(self, check: Check = never) -> Folder:
         """Return the top folder."""
         return self._top
 

@@ -40,7 +40,7 @@ from ivcapfs.errors import (
     TransportError,
 )
 from ivcapfs.models import ArtifactRecord, AspectRecord
-from ivcapfs.waits import Check, now, settle, submit, wait_for
+from ivcapfs.waits import Check, now, settle, submit, wait_for, wait_until
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +126,11 @@ class Index:
 
     # -- what is known -------------------------------------------------------------------------------------------
 
-    def root(self) -> Folder:
+    def root(self, check: Check) -> Folder:
         """See `Catalog.root`."""
+        if not self._sync.has_begun():
+            refresh, patience = self._refresh_if_old(PATIENCE_SECONDS)
+            wait_until(lambda: refresh is None or refresh.done() or self._sync.has_begun(), check, patience)
         return self._store.root()
 
     def totals(self) -> Totals:
@@ -290,13 +293,13 @@ class Index:
             may_miss: whether there is something to go on with, when it does not come or fails.
         """
         while True:
-            before = self._progress()
+            before = self._sync.counters.progress
             try:
                 wait_for(refresh, check, patience, "the list of artifacts")
             except DeadlineExceeded as exc:
                 if may_miss:
                     return
-                if refresh.done() or self._progress() == before:
+                if refresh.done() or self._sync.counters.progress == before:
                     raise
                 log.debug("the first synchronization goes on: %s", exc)
             except (ApiError, TransportError, ProtocolError, CatalogError) as exc:
@@ -306,10 +309,6 @@ class Index:
                 return
             else:
                 return
-
-    def _progress(self) -> tuple[int, int]:
-        counters = self._sync.counters
-        return counters.pages, counters.others
 
     def _bring(self, refresh: Future[None], began: float) -> None:
         """Bring the store up to date; runs on the pool."""

@@ -127,8 +127,8 @@ class Catalog(Protocol):
         """Begin to read all ready artifacts, each under its uuid; as `listing`."""
         ...
 
-    def root(self) -> Folder:
-        """Return `artifacts/` itself as it is known now, without any request or wait."""
+    def root(self, check: Check) -> Folder:
+        """Return `artifacts/` itself, as new as the newest artifact; before anything is known, that is asked for."""
         ...
 
     def totals(self) -> Totals:

@@ -65,7 +65,7 @@ class PastCatalog:
         self._wall = wall
         self._past = Past(store, microseconds(moment))
 
-    def root(self) -> Folder:
+    def root(self, check: Check) -> Folder:
         """See `Catalog.root`."""
         return self._past.root()
 

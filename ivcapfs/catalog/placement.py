@@ -12,6 +12,7 @@ dropped when one fails, or when another process wrote.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,8 @@ _LOWEST, _HIGHEST = bytes(12), b"\xff" * 12
 CHUNK = 250
 """Artifacts that are stored with the same few statements; the interpreter's lock is let go once for each of these."""
 
-_STATUSES = {status: status.value for status in ArtifactStatus}
+_READY = ArtifactStatus.READY.value
+_BEFORE_ALL = -(2**63)
 
 _KNOWN = "SELECT uuid, id, name, status, mime, size, created, folder, leaf, place FROM artifact WHERE uuid IN ({})"
 _INSERT = (
@@ -179,44 +181,45 @@ class Placement:
         Most have a name of their own, and go in at once. The others follow one by one.
         """
         (last,) = self._conn.execute("SELECT ifnull(max(id), 0) FROM artifact").fetchone()
-        rows = [(id, *row) for id, row in enumerate(self._alone(given), last + 1)]
+        rows = self._alone(given, last + 1)
         if rows:
             self._conn.execute(_INSERT_SOME + ",".join([_ROW] * len(rows)), [value for row in rows for value in row])
         self._files += len(rows)
-        self._blocks += sum(blocks_of(row[5]) for row in rows)
-        for id, uuid, *_ in rows:
+        for id, uuid, _, _, _, size, *_ in rows:
+            self._blocks += blocks_of(size)
             yield given.pop(uuid), id
         for record in given.values():
             yield record, self._insert(record).id
 
-    def _alone(self, given: dict[bytes, Listed]) -> list[tuple[Any, ...]]:
-        """Return the rows, without id, of those that get their plain names and leave everybody else's as they are.
+    def _alone(self, given: dict[bytes, Listed], first: int) -> list[tuple[Any, ...]]:
+        """Return the rows, from the id `first` on, of those that get their plain names and leave everybody else's as
+        they are.
 
         Only namesakes can share an @id form, and names that are cut in it.
         """
         ready = [
             (uuid, record, plain_path(record), microseconds(record.created_at))
             for uuid, record in given.items()
-            if record.is_ready
+            if record.status is ArtifactStatus.READY
         ]
         if len(ready) < 2:
             return []  # not worth the questions
         newest: dict[Parts, int] = {}
         for _, _, path, created in ready:
             above = path[:-1]
-            newest[above] = max(created, newest.get(above, created))
+            if created > newest.get(above, _BEFORE_ALL):
+                newest[above] = created
         folders = {above: self._folders.enter(above, created) for above, created in newest.items()}
         keys = [(folders[path[:-1]], path[-1]) for _, _, path, _ in ready]
         taken = {key for key, count in Counter(keys).items() if count > 1} | self._matching(_TAKEN_NAMES, keys)
         if any(map(self._folders.has_any, folders.values())):
             taken |= self._matching(_FOLDER_NAMES, keys)
+        ids = itertools.count(first)
         return [
-            (uuid, NAME_IS_LEAF if record.name == leaf else stored_name(record.name), _STATUSES[record.status],
-             _text(record.mime_type), record.size, created, folder, leaf, PLAIN)
-            for (uuid, record, _, created), (folder, leaf) in zip(ready, keys, strict=True)
-            if (folder, leaf) not in taken
-            and len(leaf) <= SURELY_WHOLE
-            and ("@" not in leaf or id_in(leaf) is None)
+            (next(ids), uuid, NAME_IS_LEAF if record.name == key[1] else stored_name(record.name), _READY,
+             _text(record.mime_type), record.size, created, *key, PLAIN)
+            for (uuid, record, _, created), key in zip(ready, keys, strict=True)
+            if key not in taken and len(key[1]) <= SURELY_WHOLE and ("@" not in key[1] or id_in(key[1]) is None)
         ]  # fmt: skip
 
     def _matching(self, statement: str, pairs: list[tuple[Any, Any]]) -> set[Any]:

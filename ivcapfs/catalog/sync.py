@@ -74,6 +74,11 @@ class Counters:
         self.artifacts += artifacts
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """What is another value once something has come."""
+        return self.pages, self.others
+
+    @property
     def rate(self) -> float:
         """Artifacts per second of the walk under way."""
         began = self.walk_began
@@ -109,6 +114,10 @@ class Synchronizer:
         if self._complete_at != losses and self._store.meta().get("complete"):
             self._complete_at = losses
         return self._complete_at == losses
+
+    def has_begun(self) -> bool:
+        """Return whether the newest artifact is known: it is on the first page."""
+        return self.is_complete() or bool(self._store.meta().get("pages"))
 
     def bring_up_to_date(self) -> float:
         """Make the store what the server lists.
@@ -224,7 +233,7 @@ class Synchronizer:
         records = list(records)
         stored = write.put(records)
         for record in records:
-            if record.status in _MAY_BECOME_READY:
+            if record.status is not ArtifactStatus.READY and record.status in _MAY_BECOME_READY:
                 age = max(0.0, (at - microseconds(record.created_at)) / 1e6)
                 self._ask_later(write, stored[record.uuid][0], self._wall() - age)
         return stored

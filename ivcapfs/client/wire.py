@@ -69,14 +69,15 @@ def listed_from_json(value: Any) -> ListedArtifact:
     Lists are long, and nearly all that is in them is as it should be: what is not, goes the way of everything else.
     """
     item = _object(value, "an artifact")
-    name, mime, size = item.get("name"), item.get("mime-type"), item.get("size")
+    get = item.get
+    id, name, mime, size = get("id"), get("name"), get("mime-type"), get("size")
     return ListedArtifact(
-        require_artifact_uuid(_required(item, "id", "an artifact")),
+        require_artifact_uuid(id if id.__class__ is str and id else _required(item, "id", "an artifact")),
         name if name.__class__ is str else _string(item, "name", keep_empty=True),
-        _status(item),
+        ArtifactStatus.READY if get("status") == "ready" else _status(item),
         mime if mime.__class__ is str and mime else _string(item, "mime-type"),
         size if size.__class__ is int and 0 <= size <= _LARGEST_SIZE else _size(size),
-        _time(item, "created-at") or EPOCH,
+        _plain_time(get("created-at")) or _time(item, "created-at") or EPOCH,
     )
 
 
@@ -249,6 +250,15 @@ def _required(item: Mapping[str, Any], name: str, what: str) -> str:
 def _size(value: Any) -> int | None:
     usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_SIZE
     return value if usable else None
+
+
+def _plain_time(value: Any) -> datetime | None:
+    """Return the time in a text such as nearly all are; None for any other value."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        return None
+    return moment if moment.tzinfo is UTC and moment.year > 1 else None
 
 
 def _time(item: Mapping[str, Any], name: str) -> datetime | None:

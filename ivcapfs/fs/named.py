@@ -19,7 +19,7 @@ from ivcapfs.waits import Check
 class Names(Protocol):
     """Artifacts under their names: a catalog, or what was gathered from one (see `ivcapfs.catalog.interface`)."""
 
-    def root(self) -> Folder:
+    def root(self, check: Check) -> Folder:
         """Return the top folder."""
         ...
 
@@ -53,7 +53,7 @@ class NamedView:
     def node(self, parts: Parts, check: Check) -> Node:
         """See `ivcapfs.fs.tree.View.node`."""
         if not parts:
-            return FolderNode(self._inode, self._names.root().time_ns or self._started_ns)
+            return FolderNode(self._inode, self._names.root(check).time_ns or self._started_ns)
         found = self._names.find(parts, check)
         if isinstance(found, Folder):
             return FolderNode(folder_inode(self._base, parts), found.time_ns or self._started_ns)

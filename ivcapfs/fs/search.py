@@ -29,9 +29,8 @@ class SearchView:
             return self._root
         if len(parts) > 1:
             return self._found(parts[0], check).node(parts[1:], check)
-        found = self._searches.begun(_expression(parts[0]), check)
-        time_ns = 0 if found is None else found.root().time_ns
-        return FolderNode(folder_inode("search/" + parts[0], ()), time_ns or self._root.time_ns)
+        self._searches.begun(_expression(parts[0]), check)  # else there is no such folder
+        return FolderNode(folder_inode("search/" + parts[0], ()), self._root.time_ns)
 
     def reading(self, parts: Parts, check: Check) -> Reading:
         """See `View.reading`."""

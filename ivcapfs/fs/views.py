@@ -78,6 +78,7 @@ class Views:
         self._members = ThreadPoolExecutor(MEMBERS, thread_name_prefix="members")
         self._changes = ThreadPoolExecutor(CHANGES, thread_name_prefix="changes")
         self._index = index
+        self._store = store
         self._wall = wall
         self._closing = threading.Event()
         members = Members(api, store, self._members, self._check, bound=bound, clock=clock)
@@ -128,4 +129,4 @@ class Views:
 
     def _present(self) -> datetime:
         """Return the present: this machine's time, or the newest artifact's if the server's clock is ahead of ours."""
-        return max(self._wall(), EPOCH + timedelta(microseconds=self._index.root().time_ns // 1000))
+        return max(self._wall(), EPOCH + timedelta(microseconds=self._store.root().time_ns // 1000))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,10 @@ from ivcapfs.catalog import index as module
 from ivcapfs.catalog.index import Index, StoredListing
 from ivcapfs.catalog.interface import Folder
 from ivcapfs.catalog.names import encode
+from ivcapfs.catalog.schema import nanoseconds
 from ivcapfs.catalog.store import Store
 from ivcapfs.errors import ConnectFailed, DeadlineExceeded, Interrupted, NoSuchEntry, NotFound, Unavailable
-from ivcapfs.models import ArtifactStatus
+from ivcapfs.models import ArtifactStatus, PageText
 from ivcapfs.waits import never
 from tests.fakes import PATIENCE, Background, FakeApi, FakeClock, FakeSource, artifact, wait_until
 from tests.hostile import HOSTILE
@@ -70,8 +72,27 @@ def test_the_first_access_lists_everything_that_is_ready(world: World) -> None:
 
 
 def test_known_makes_no_request(world: World) -> None:
-    assert world.index.totals() == (0, 0) and world.index.root().time_ns == 0
+    assert world.index.totals() == (0, 0)
     assert world.api.calls == []
+
+
+def test_the_top_folder_is_as_new_before_all_is_known_as_afterwards(world: World) -> None:
+    world.api.add(*(artifact(f"n{number}") for number in range(120)))
+    ask, first = world.api.list_artifacts_text, iter([True])
+
+    def ask_and_close(**query: Any) -> PageText:
+        page = ask(**query)
+        if next(first, False):
+            world.api.gate.clear()
+        return page
+
+    world.api.list_artifacts_text = ask_and_close  # type: ignore[method-assign]
+    before = world.index.root(never)
+    assert 0 < world.index.totals().files < 120
+    world.api.gate.set()
+    assert len(world.names()) == 120
+    assert world.index.root(never) == before
+    assert before.time_ns == max(nanoseconds(record.created_at) for record in world.api.records.values())
 
 
 def test_a_listing_is_kept_for_refresh_seconds_and_not_longer(world: World) -> None:

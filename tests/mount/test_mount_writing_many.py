@@ -39,13 +39,13 @@ def test_a_hundred_files_by_sixteen_processes(platform: Platform, mounter: Mount
 
 
 def test_one_file_by_several_processes_at_once(platform: Platform, mounter: Mounter, sdk: SDK) -> None:
-    mount = writing_mount(platform, mounter)
+    mount = writing_mount(platform, mounter, settle=1000)  # it stays a new file whoever closes it
     script = "import os, sys; n = int(sys.argv[2]); fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT); "
     script += "[os.pwrite(fd, bytes([n]) * 1000, 1000 * (8 * k + n)) for k in range(100)]; os.close(fd)"
     path = mount.artifacts / "shared.bin"
-    with path.open("wb"):
-        writers = [subprocess.Popen([sys.executable, "-c", script, str(path), str(n)]) for n in range(8)]
-        assert [writer.wait(100) for writer in writers] == [0] * 8
+    path.write_bytes(b"")
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), str(n)]) for n in range(8)]
+    assert [writer.wait(100) for writer in writers] == [0] * 8
     arrived(mount)
     assert once(sdk) == {"shared.bin": b"".join(bytes([n]) * 1000 for _ in range(100) for n in range(8))}
 
