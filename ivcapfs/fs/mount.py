@@ -149,7 +149,8 @@ class MountedFileSystem:
             writable = Writable(settings, settings.write, connection, catalog, store, views, kernel.forget, stopped)
             writable.recover()
             status.uploads, writable.hurried = writable.status, status_view.look_again
-            operations = WritingOperations(*parts, writable=writable, mountpoint=settings.mountpoint)
+            place, most = settings.mountpoint, settings.threads
+            operations = WritingOperations(*parts, writable=writable, mountpoint=place, most=most)
         try:
             self._loop(kernel, operations)
             if writable and not self._closing.is_set():

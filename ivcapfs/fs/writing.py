@@ -14,7 +14,7 @@ from typing import Any
 
 from ivcapfs.cache.block import Sink
 from ivcapfs.errors import BadHandle, Invalid, NoSuchEntry, NotAllowed
-from ivcapfs.fs.callers import caller
+from ivcapfs.fs.callers import Caller, Callers
 from ivcapfs.fs.nodes import DraftNode, FileNode, FolderNode, Node
 from ivcapfs.fs.operations import WRITING, Opened, Operations, answers, split
 from ivcapfs.fs.writable import Writable
@@ -41,14 +41,16 @@ class WritingOperations(Operations):
     Args:
         writable: what writing is made of.
         mountpoint: where this is.
+        most: callbacks at a time.
         parts: as for `Operations`.
     """
 
-    def __init__(self, *parts: Any, writable: Writable, mountpoint: Path) -> None:
+    def __init__(self, *parts: Any, writable: Writable, mountpoint: Path, most: int) -> None:
         super().__init__(*parts)
         self._times = writable.times.get
         self._writable = writable
         self._mountpoint = str(mountpoint)
+        self._callers = Callers(most)
         self._tree = writable.tree(self._tree)
         self._writer, self._names = writable.rules(self._tree, self._bindings, self._check)
         self._uploader = writable.uploader
@@ -111,12 +113,11 @@ class WritingOperations(Operations):
         file = self._leave(handle, keep=True)
         if not isinstance(file, _DraftFile) or not file.writes:
             return
-        who = caller(pid)
+        who = self._callers.look(pid, f"{self._mountpoint}/{file.draft.entry.path}") if pid else Caller()
         with file.draft.lock:
             file.draft.killed = who.was_killed
         if not who.was_killed:
-            is_close = not who.is_exiting and not who.holds(f"{self._mountpoint}/{file.draft.entry.path}")
-            self._writer.flush(file.draft, is_close=is_close)
+            self._writer.flush(file.draft, is_close=who.has_closed)
 
     @answers
     def fsync(self, handle: int) -> None:
@@ -246,6 +247,11 @@ class WritingOperations(Operations):
             "f_blocks": told["f_blocks"] + blocks, "f_bfree": blocks, "f_bavail": blocks,
             "f_files": told["f_files"] + blocks, "f_ffree": blocks, "f_favail": blocks,
         }  # fmt: skip
+
+    def destroy(self, path: str) -> None:
+        """See `Operations.destroy`."""
+        self._callers.close()
+        super().destroy(path)
 
     # -- handles -------------------------------------------------------------------------------------------------
 

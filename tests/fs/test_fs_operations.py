@@ -548,7 +548,7 @@ def test_a_mount_that_writes_looks_a_path_up_once_for_an_open(world: World) -> N
     bindings = Bindings(world.forgotten.append, AtOnce())
     neighbours = Neighbours(lambda *_: [], world.reader, 0, lambda: False)
     parts = world.catalog, world.reader, bindings, neighbours, ViewSettings(), lambda: None
-    fs = WritingOperations(*parts, writable=writable, mountpoint=Path("/mnt"))
+    fs = WritingOperations(*parts, writable=writable, mountpoint=Path("/mnt"), most=4)
     handle = fs.open("/artifacts/a.txt", os.O_RDONLY).handle
     assert looked_up == ["artifacts/a.txt"]
     assert fs.read(handle, 10, 0) == b"1234"

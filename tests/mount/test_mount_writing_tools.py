@@ -188,6 +188,15 @@ def exits_at_once(source: Path, target: Path) -> None:
     output(sys.executable, "-c", words, source, target)
 
 
+def starts_others(source: Path, target: Path) -> None:
+    """A program that starts others while it writes: execve(2) closes the file in them."""
+    words = "import subprocess, sys; data = open(sys.argv[1] + '/data.bin', 'rb').read()"
+    words += "\nf = open(sys.argv[2], 'wb', 0)"
+    words += "\nfor at in range(0, len(data), 500_000):\n f.write(data[at : at + 500_000])"
+    words += "\n subprocess.run(['true'], close_fds=False, check=True)"
+    output(sys.executable, "-c", words, source, target)
+
+
 def temporary_and_rename(source: Path, target: Path) -> None:
     with (target.parent / "data.bin.tmp").open("wb") as file:
         file.write(CONTENT)
@@ -238,6 +247,7 @@ WAYS: dict[str, Callable[[Path, Path], None]] = {
     "Python open": python_open,
     "Python left open": python_process,
     "exit": exits_at_once,
+    "starts others": starts_others,
     "rename": temporary_and_rename,
     "backwards": backwards,
     "header last": header_last,
