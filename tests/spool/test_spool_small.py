@@ -1,11 +1,7 @@
-"""Who calls, MIME types, times that are kept, and folders in which new files lie over what the platform has."""
+"""MIME types, times that are kept, and folders in which new files lie over what the platform has."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,6 @@ from hypothesis import strategies as st
 from ivcapfs.catalog.kepttimes import MOST, KeptTimes
 from ivcapfs.catalog.store import Store
 from ivcapfs.errors import FileSystemError, NoSuchEntry
-from ivcapfs.fs.callers import Caller, caller
 from ivcapfs.fs.draftattributes import DescribedDraft
 from ivcapfs.fs.nodes import DraftNode, FolderNode
 from ivcapfs.fs.overlay import OverlaidTree
@@ -30,45 +25,8 @@ from ivcapfs.spool.drafts import Drafts
 from ivcapfs.spool.entry import Entry
 from ivcapfs.spool.mime import UNKNOWN, mime_type
 from ivcapfs.waits import Check, never
-from tests.fakes import PATIENCE, MemoryCatalog, uuid_of
+from tests.fakes import MemoryCatalog, uuid_of
 from tests.spool.spool_world import Spooled
-
-# -- callers ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("script", "is_killed"),
-    [("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", True), ("import os; os._exit(3)", False)],
-    ids=["killed", "exited"],
-)
-def test_a_process_that_has_ended_and_why(script: str, is_killed: bool) -> None:
-    child = subprocess.Popen([sys.executable, "-c", script])
-    try:
-        end = time.monotonic() + PATIENCE
-        while not (found := caller(child.pid)).is_exiting and time.monotonic() < end:
-            time.sleep(0.01)
-        assert found == Caller(child.pid, os.getpid(), is_exiting=True, was_killed=is_killed)
-    finally:
-        child.wait()
-    assert caller(child.pid) == Caller(child.pid), "of one that is gone nothing is known"
-
-
-def test_a_process_that_runs() -> None:
-    assert caller(os.getpid()) == Caller(os.getpid(), os.getppid())
-    assert caller(2**30) == Caller(2**30)
-
-
-def test_who_holds_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a file"
-    path.touch()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        found = caller(child.pid)
-        assert not found.holds(str(path))
-        with path.open("wb"):
-            assert found.holds(str(path)), "its parent does"
-        assert not found.holds(str(path))
-        child.communicate(b"\n")
-
 
 # -- MIME types -------------------------------------------------------------------------------------------------------
 
