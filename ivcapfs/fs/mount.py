@@ -211,6 +211,8 @@ class MountedFileSystem:
                     said = words.last_line() or f"libfuse's code is {exc}"
                     message = f"cannot mount at {self._settings.mountpoint}: {said}"
                     raise MountError(message) from exc
+            finally:
+                self._announcement.withdraw()  # its device may be another mount's from now on
         if not self._announced:
             raise MountError(ENDED_EARLY)
 

@@ -41,8 +41,9 @@ class Row:
 def overview() -> list[Row]:
     """Return all ivcapfs mounts, in the order in which they were made; then those that are not in this tree."""
     with running.all_found() as found:
-        known = [each.running for each in found]
-    by_device = {each.device: each for each in known if each.device}
+        known = sorted((each.running for each in found), key=lambda each: each.started)
+    by_device = {each.device: each for each in known if each.device}  # of two, the younger has it; see `running.found`
+    older = [each for each in known if each.device and each is not by_device[each.device]]
     rows = []
     for mount in mounts():
         if mount.kind != KIND:
@@ -54,7 +55,7 @@ def overview() -> list[Row]:
             state = STALE if is_stale(Path(mount.mountpoint)) else UNKNOWN
             rows.append(Row(mount.mountpoint, mount.source, state))
     handed = [_row(each, each.mountpoint, SERVING) for each in known if not each.device]  # the device, as /dev/fd/N
-    return rows + handed + [_row(each, each.mountpoint, ELSEWHERE) for each in by_device.values()]
+    return rows + handed + [_row(each, each.mountpoint, ELSEWHERE) for each in [*older, *by_device.values()]]
 
 
 def _row(told: running.Running, mountpoint: str, state: str) -> Row:

@@ -101,9 +101,13 @@ class Found:
 
 @contextlib.contextmanager
 def found(device: str) -> Iterator[Found | None]:
-    """The running mount of a device, as far as this user may know; None if there is none."""
+    """The running mount of a device, as far as this user may know; None if there is none.
+
+    A device number comes again as soon as its mount is gone, which the process may survive: of two, the younger has it.
+    """
     with all_found() as mounts:
-        yield next((mount for mount in mounts if mount.running.device == device), None)
+        ours = [mount for mount in mounts if mount.running.device == device]
+        yield max(ours, key=lambda mount: mount.running.started, default=None)
 
 
 @contextlib.contextmanager

@@ -8,12 +8,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from ivcapfs.fs import running
+from ivcapfs.fs import overview, running
+from ivcapfs.fs.mountpoint import Mount
 from ivcapfs.fs.running import Announcement, Running
 from ivcapfs.places import runtime_folder, state_folder
 
@@ -67,6 +68,19 @@ def test_a_mount_is_found_as_long_as_its_process_lives(folder: Path, other: subp
     other.wait()
     assert listed() == []
     assert list(folder.iterdir()) == []
+
+
+def test_of_two_on_one_device_the_younger_has_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may outlive its mount, whose number another one gets then."""
+    gone, there = replace(MINE, mountpoint="/mnt/gone", started=1.6e9), MINE
+    for each in (there, gone):
+        Announcement(folder).publish(each)
+    with running.found("0:77") as found:
+        assert found is not None and found.running == there
+    mount = Mount(1, there.mountpoint, overview.KIND, "source", "0:77")
+    monkeypatch.setattr(overview, "mounts", lambda: [mount])
+    rows = [(row.mountpoint, row.state) for row in overview.overview()]
+    assert rows == [(there.mountpoint, overview.SERVING), (gone.mountpoint, overview.ELSEWHERE)]
 
 
 def test_whoever_waits_goes_on_when_the_process_ends_not_when_it_withdraws(
