@@ -1,10 +1,28 @@
-"""No test touches the user's own cache folder, or sees what another test left in it."""
+"""No test touches the user's own cache folder, or sees what another test left in it; and how tests are shared out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
+
+ONE_WORLD = ("test_mount_tools.py", "test_server_synthetic.py")
+"""Modules whose world is dear: one worker has them as a whole, and makes it once."""
+
+
+class Scheduling(LoadScopeScheduling):
+    """Tests one by one to whichever worker is free, but for the modules of `ONE_WORLD`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.endswith(ONE_WORLD) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Say how the tests are shared out."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

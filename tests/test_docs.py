@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import codecs
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -233,8 +234,15 @@ def agree(one: str, other: str) -> bool:
 
 
 def stands_for(text: str, other: str) -> bool:
+    pattern = with_holes(text)
+    return pattern is not None and pattern.fullmatch(other) is not None
+
+
+@functools.cache
+def with_holes(text: str) -> re.Pattern[str] | None:
+    """Return what a text matches whatever is in its holes; None: it says too little."""
     words = text.replace(HOLE, "").strip()
-    return len(words) > 5 and re.fullmatch(".*".join(map(re.escape, text.split(HOLE))), other) is not None
+    return re.compile(".*".join(map(re.escape, text.split(HOLE)))) if len(words) > 5 else None
 
 
 def documented_messages() -> list[str]:

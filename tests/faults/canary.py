@@ -48,7 +48,7 @@ from ivcapfs.client.tus import Upload
 from ivcapfs.config import ClientSettings, Limits, Secret
 from ivcapfs.errors import IvcapfsError
 from tests.faults.listening import Listening
-from tests.faults.worlds import private_folder
+from tests.faults.worlds import logging_only_to, private_folder
 
 CANARY = "canary-9f3c-token-of-nobody-else"
 SIGNS = (CANARY.encode(), base64.b64encode(CANARY.encode()), b"canary%2D9f3c", CANARY.upper().encode())
@@ -317,8 +317,8 @@ def run(most: int = 1_000_000, seed: int = 1) -> dict[str, Any]:
     outcomes: Counter[str] = Counter()
     hits: list[str] = []
     began, reached, legitimate, unexpected = time.monotonic(), 0, 0, []
-    logging.getLogger("ivcapfs").setLevel(logging.CRITICAL)
-    with private_folder() as folder, places(folder) as there:
+    quiet = logging_only_to(logging.NullHandler(), logging.CRITICAL)
+    with quiet, private_folder() as folder, places(folder) as there:
         bases = (
             ("http", "127.0.0.1", there.plain, False), ("http", OWN_NAME, there.plain, True),
             ("https", "localhost", there.secure, False), ("https", OWN_NAME, there.secure, True),

@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import errno
 import json
-import logging
 import os
 import random
 import socket
@@ -53,7 +52,7 @@ from ivcapfs.waits import never
 from tests.fakes import AtOnce
 from tests.faults.answers import ARTIFACT, COLLECTION, SCHEMAS, UUIDS, Answers
 from tests.faults.listening import Listening
-from tests.faults.worlds import Unexpected
+from tests.faults.worlds import Unexpected, logging_only_to
 
 LIMITS = Limits(
     connect=2.0, idle=2.0, total=3.0, retries=1, backoff=0.0001, backoff_max=0.0002, json_size=MIB, redirects=3
@@ -275,16 +274,9 @@ def _resident() -> int:
 @contextlib.contextmanager
 def _tracebacks() -> Iterator[list[str]]:
     """What is logged with a traceback meanwhile; nothing else is told to anybody."""
-    handler, logger = Unexpected(), logging.getLogger("ivcapfs")
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    try:
+    handler = Unexpected()
+    with logging_only_to(handler):
         yield handler.seen
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
 
 
 def run(seed: int, answers: int) -> dict[str, Any]:

@@ -99,6 +99,22 @@ class Unexpected(logging.Handler):
             self.seen.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
+@contextlib.contextmanager
+def logging_only_to(handler: logging.Handler, level: int = logging.WARNING) -> Iterator[None]:
+    """Hand what we log, from a level on, to a handler and to nobody else; afterwards it goes where it went before."""
+    logger = logging.getLogger("ivcapfs")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before[1]
+        logger.setLevel(before[0])
+
+
 class Floor:
     """The operations, without a kernel.
 
@@ -223,18 +239,12 @@ class Mounted:
 def floor(url: str, token: str, folder: Path) -> Iterator[tuple[FileSystem, Callable[[], list[str]]]]:
     """The operations without a kernel, half of whose blocks' lives are on disk; and what was logged as unexpected."""
     unexpected = Unexpected()
-    logger = logging.getLogger("ivcapfs")
-    before = logger.level, logger.propagate
-    logger.addHandler(unexpected)
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    world = Floor(url, token, folder / "blocks")
-    try:
-        yield world, lambda: unexpected.seen
-    finally:
-        world.shut()
-        logger.removeHandler(unexpected)
-        logger.level, logger.propagate = before
+    with logging_only_to(unexpected):
+        world = Floor(url, token, folder / "blocks")
+        try:
+            yield world, lambda: unexpected.seen
+        finally:
+            world.shut()
 
 
 @contextlib.contextmanager

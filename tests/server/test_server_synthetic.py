@@ -199,7 +199,7 @@ def _orders(*fields: str) -> st.SearchStrategy[tuple[tuple[str, bool], ...]]:
     return st.lists(st.tuples(st.sampled_from(fields), st.booleans()), min_size=1, max_size=3).map(tuple)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     at_time=_TIMES,
     limit=_LIMITS,

@@ -152,7 +152,7 @@ def test_get_goes_on_after_ctrl_c(call: Caller, world: TransferWorld, tmp_path: 
 
 
 def test_memory_is_bounded(call: Caller, world: TransferWorld, tmp_path: Path) -> None:
-    size = 400 * MIB
+    size = 240 * MIB
     path = world.file("big", b"")
     os.truncate(path, size)
     script = (  # not getrusage(2): what that tells begins with the memory of whoever started the process
