@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
     return Scheduling(config, log)
 
 
+@pytest.fixture(scope="session")
+def _cache_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield folders that nobody has used."""
+    base = tmp_path_factory.mktemp("cache-homes")
+    return (base / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _cache_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache_folder_of_its_own(_cache_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test, and the processes that it starts, a user's cache folder of its own."""
-    folder: Path = tmp_path_factory.mktemp("cache-home")
+    folder = next(_cache_folders)
+    folder.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))

@@ -162,7 +162,7 @@ def test_where_refresh_tokens_do_not_rotate_the_old_one_stays(deployment: Deploy
     assert stands(file)[1] == refresh and deployment.refreshes == 3
 
 
-@pytest.mark.parametrize("expiries", [40, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("expiries", [15, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def test_an_expiry_costs_one_renewal_and_no_reader_an_error(deployment: Deployment, file: Path, expiries: int) -> None:
     """Each time that all of 32 readers have read something, the token expires under them."""
     readers = 32

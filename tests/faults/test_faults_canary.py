@@ -8,10 +8,10 @@ from tests.faults import canary
 
 
 def test_the_token_goes_to_the_deployment_alone() -> None:
-    figures = canary.run(240)
+    figures = canary.run(160)
     assert canary.is_clean(figures), figures
-    assert figures["reached_others"] >= 50
-    assert figures["token_at_the_deployment"] == 240
+    assert figures["reached_others"] >= 40
+    assert figures["token_at_the_deployment"] == 160
 
 
 @pytest.mark.parametrize("name", canary.PLANTS)

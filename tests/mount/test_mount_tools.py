@@ -1,6 +1,6 @@
 """Everyday programs run unchanged on the mount, and tell of it what they tell of the files that were uploaded.
 
-One world for the whole module: the official SDK uploads files of many kinds, one of 1 GiB among them, and one mount
+One world for the whole module: the official SDK uploads files of many kinds, a large one among them, and one mount
 shows them. What was uploaded stays on disk as the standard of comparison, and is deleted with all else at the end.
 """
 
@@ -31,7 +31,8 @@ from ivcapfs.server.runner import Platform
 from tests.mount.conftest import TOKEN, Mount, Mounter, output, run, settled_counters
 
 MIB = 1024 * 1024
-GIB = 1024 * MIB
+LARGE = int(os.environ.get("IVCAPFS_LARGE_MIB", "384")) * MIB
+"""Several times what is kept in memory; IVCAPFS_LARGE_MIB=1024 is the long form."""
 BIG = "raw/random.bin"
 
 
@@ -131,7 +132,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "archive.tar.gz": ("application/gzip", write_tar),
     "raw/one-block.bin": ("application/octet-stream", random_bytes(MIB)),
     "raw/one-block-and-a-byte.bin": ("application/octet-stream", random_bytes(MIB + 1)),
-    BIG: ("application/octet-stream", random_bytes(GIB)),
+    BIG: ("application/octet-stream", random_bytes(LARGE)),
 }
 """Name -> MIME type, what writes it."""
 
@@ -340,7 +341,7 @@ print("equal")
 
 def test_mmap_shows_any_slice(mount: Mount, local: Path) -> None:
     # In a process of its own: a page fault holds the interpreter's lock, which the platform in this one needs.
-    assert output(sys.executable, "-c", SLICES, mount.artifacts / BIG, local / BIG, GIB) == "equal\n"
+    assert output(sys.executable, "-c", SLICES, mount.artifacts / BIG, local / BIG, LARGE) == "equal\n"
 
 
 READERS = """
