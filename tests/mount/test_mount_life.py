@@ -315,8 +315,9 @@ def test_the_last_resort_leaves_alone_what_took_the_place(folder: Path, platform
 def mount_fuse(folder: Path, *, subtype: str = "ivcapfs", user: int = 0) -> int:
     """Do as a privileged starter does: open the device, mount it, and return it for whoever is to serve."""
     opened = os.open("/dev/fuse", os.O_RDWR)
-    device = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 300 + os.getpid() % 500)  # no other test's at a time: its number
-    os.close(opened)  # is the name of the mount
+    # Its number is the mount's name, so it is to be no other test's meanwhile.
+    device = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 300 + os.getpid() % 500)
+    os.close(opened)
     data = f"fd={device},rootmode=40000,user_id={user},group_id={user},default_permissions,allow_other"
     kind = b"fuse" + (b"." + subtype.encode() if subtype else b"")
     libc = ctypes.CDLL(None, use_errno=True)
