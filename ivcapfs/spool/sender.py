@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from ivcapfs.catalog.asking import named
+from ivcapfs.catalog.asking import all_named
 from ivcapfs.client import Api, Uploads
 from ivcapfs.client.exchange import FileSlice, rest_of
 from ivcapfs.client.tus import Upload, await_ready
@@ -281,7 +281,7 @@ class Sender:
 
     def _empties(self, name: str) -> dict[str, ArtifactRecord]:
         """Return the empty artifacts of a name that are ready."""
-        found = [record for record in named(self._api, name) if record.is_ready]
+        found = [record for record in all_named(self._api, name) if record.is_ready]
         return {record.uuid: record for record in found if record.size in (0, None)}
 
     def _ready(self, uuid: str) -> ArtifactRecord:

@@ -5,11 +5,11 @@ Stands for `ivcapfs.client.Api` and `ivcapfs.client.Uploads` at once. May be use
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from ivcapfs.client.exchange import FileSlice
@@ -117,11 +117,13 @@ class FakeDeployment:
         """See `Api.read_artifact`."""
         return self._call("read_artifact", uuid, lambda: self._record(uuid))
 
-    def list_artifacts_page(self, *, filter: str, limit: int) -> SimpleNamespace:
-        """See `Api.list_artifacts_page`; the filter finds everything."""
-        return self._call(
-            "list", filter, lambda: SimpleNamespace(items=[self._record(uuid) for uuid in self.uploads])
-        )
+    def iter_artifacts(self, *, filter: str, limit: int) -> Iterator[ArtifactRecord]:
+        """See `Api.iter_artifacts`; the filter finds everything, the oldest first."""
+        for start in range(0, max(len(self.uploads), 1), limit):
+            yield from self._call("list", filter, functools.partial(self._page, start, limit))
+
+    def _page(self, start: int, limit: int) -> list[ArtifactRecord]:
+        return [self._record(uuid) for uuid in list(self.uploads)[start : start + limit]]
 
     def _record(self, uuid: str) -> ArtifactRecord:
         found = self._upload(uuid)

@@ -185,6 +185,17 @@ def test_an_empty_file_is_not_taken_for_an_older_one_of_its_name(spooled: Spoole
     assert spooled.deployment.ready() == [("data.bin", b"")] * 3
 
 
+def test_an_empty_file_is_found_again_among_namesakes_that_fill_pages(spooled: Spooled) -> None:
+    for _ in range(120):
+        spooled.deployment.begin(name="data.bin", content_type="", size=0, policy=None)
+    spooled.deployment.faults["begin"] = [Fault(BROKEN, done=True)]
+    sender, draft = spooled.sender(), spooled.draft(b"")
+    with pytest.raises(type(BROKEN)):
+        sender.complete(draft)
+    sender.complete(draft)
+    assert len(spooled.deployment.ready()) == 121, "it was made, although the answer was lost"
+
+
 FAULTS = st.lists(st.none() | st.builds(Fault, st.just(BROKEN), st.booleans()), max_size=4)
 
 
