@@ -26,6 +26,8 @@ from ivcapfs.hosts import address_of, is_loopback
 _KEEP_ALIVE = 15.0
 _REMEMBERED = 256
 _PORTS = {"http": 80, "https": 443}
+HEADERS = {"User-Agent": "ivcapfs", "Accept-Encoding": "identity"}
+"""Of every request."""
 
 
 def tls_context() -> ssl.SSLContext:
@@ -150,7 +152,7 @@ def polite_client(transport: httpx.BaseTransport) -> httpx.Client:
         trust_env=False,
         follow_redirects=False,
         cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
-        headers={"User-Agent": "ivcapfs", "Accept-Encoding": "identity"},
+        headers=HEADERS,
     )
 
 

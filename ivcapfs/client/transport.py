@@ -26,7 +26,7 @@ from ivcapfs.client.auth import TokenSource, bearer
 from ivcapfs.client.connections import Connections
 from ivcapfs.client.direct import DirectTransport
 from ivcapfs.client.exchange import Ask, Body, FileSlice, Headers, JsonReply, Patience, Stream, pieces, refuse_encoding
-from ivcapfs.client.network import Network, polite_client
+from ivcapfs.client.network import HEADERS, Network
 from ivcapfs.client.origins import OriginRules, redact
 from ivcapfs.client.retry import Clock, Retries, Sleep, worth_repeating
 from ivcapfs.config import KIB, ClientSettings, Secret
@@ -76,7 +76,6 @@ class Transport:
         self._busy = 0
         self._network = Network(self.limits.connections, transport)
         self._straight = transport or DirectTransport(self._connections, self._network.tls)
-        self._direct = polite_client(self._straight)
 
     def request_json(
         self,
@@ -181,7 +180,7 @@ class Transport:
         with self._lock:
             self._lock.wait_for(lambda: self._busy == 0, timeout=_CLOSE_PATIENCE)
         self._network.close()
-        self._direct.close()
+        self._straight.close()
 
     def fail(self, exc: Exception, what: str) -> NoReturn:
         """Raise our exception for one of `faults.HTTPX_ERRORS`."""
@@ -254,7 +253,7 @@ class Transport:
 
     def _send(self, ask: Ask, url: httpx.URL, token: Secret | None, patience: Patience) -> httpx.Response:
         """Make one hop."""
-        headers = dict(ask.headers)
+        headers = {"Accept": "*/*", **HEADERS, **ask.headers}
         if token is not None:
             headers["Authorization"] = bearer(token)
             self._sent = token
@@ -266,15 +265,15 @@ class Transport:
             content = self._pieces(ask.content)
         is_file = isinstance(ask.content, FileSlice)
         goes_straight = (is_file or (ask.direct and content is None)) and not self._network.is_proxied(url)
-        client = self._direct if goes_straight else self._network.client_for(url)
         idle = self.limits.idle
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
+        extensions = {"timeout": timeouts, "trace": self._connections.trace, "file": ask.content}
         try:
-            request = client.build_request(
-                ask.method, url, headers=headers, content=content,
-                extensions={"timeout": timeouts, "trace": self._connections.trace, "file": ask.content},
-            )  # fmt: skip
-            response = self._straight_answer(request) if goes_straight else client.send(request, stream=True)
+            request = httpx.Request(ask.method, url, headers=headers, content=content, extensions=extensions)
+            if goes_straight:
+                response = self._straight_answer(request)
+            else:
+                response = self._network.client_for(url).send(request, stream=True)
         except faults.HTTPX_ERRORS as exc:
             self.fail(exc, ask.what)
         except RuntimeError:

@@ -370,28 +370,13 @@ def _same_host(self: OriginRules, url: httpx.URL) -> bool:
     return url.host == self.base.host
 
 
-def _careless_client(transport: httpx.BaseTransport, polite: Any = network.polite_client) -> httpx.Client:
-    made: httpx.Client = polite(transport)
-    made.headers["Authorization"] = f"Bearer {CANARY}"
-    return made
-
-
 PLANTS: dict[str, Callable[[], Any]] = {
     "the rule of the origin is switched off": lambda: mock.patch.object(OriginRules, "gets_token", lambda *_: True),
     "ports are not compared": lambda: mock.patch.object(OriginRules, "gets_token", _same_host),
-    "the HTTP client puts the token on": lambda: _both(
-        mock.patch("ivcapfs.client.transport.polite_client", _careless_client),
-        mock.patch.object(network, "polite_client", _careless_client),
+    "the token is one of the headers of all requests": lambda: mock.patch.dict(
+        network.HEADERS, {"Authorization": f"Bearer {CANARY}"}
     ),
 }
-
-
-@contextlib.contextmanager
-def _both(*patches: Any) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for patch in patches:
-            stack.enter_context(patch)
-        yield
 
 
 def self_check(most: int = 400) -> dict[str, Any]:
