@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import os
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -37,6 +39,39 @@ def platform(asked: Asked) -> Reply:
     if asked.path.endswith(UUID):
         return as_json(record(size=len(DATA)))
     return as_json({"items": [record(size=len(DATA))], "links": []})
+
+
+class Taken:
+    """The same, which takes uploads, too.
+
+    Attributes:
+        contents: of each upload, by its uuid.
+    """
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytearray] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, asked: Asked) -> Reply:
+        if asked.method == "POST":
+            new = str(uuid4())
+            with self._lock:
+                self.contents[new] = bytearray()
+            urn = f"urn:ivcap:artifact:{new}"
+            fields = {"id": urn, "status": "pending", "size": None, "data-href": f"/1/artifacts/{urn}/blob"}
+            return as_json(record(**fields), 201)
+        named = asked.path.removeprefix("/1/artifacts/").removesuffix("/blob").rpartition("%3A")[2].rpartition(":")[2]
+        with self._lock:
+            content = self.contents.get(named)
+            if content is None:
+                return platform(asked)
+            if asked.method == "GET":
+                return as_json(record(id=f"urn:ivcap:artifact:{named}", size=len(content)))
+            if asked.method == "PATCH":
+                if int(asked.headers["upload-offset"]) != len(content):
+                    return Reply(409)
+                content += asked.body
+            return Reply(204 if asked.method == "PATCH" else 200, {"Upload-Offset": str(len(content))})
 
 
 @pytest.fixture
@@ -162,36 +197,48 @@ def test_where_refresh_tokens_do_not_rotate_the_old_one_stays(deployment: Deploy
     assert stands(file)[1] == refresh and deployment.refreshes == 3
 
 
-@pytest.mark.parametrize("expiries", [15, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
-def test_an_expiry_costs_one_renewal_and_no_reader_an_error(deployment: Deployment, file: Path, expiries: int) -> None:
-    """Each time that all of 32 readers have read something, the token expires under them."""
-    readers = 32
-    reads = [0] * readers
+@pytest.mark.parametrize("expiries", [10, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("writers", [0, 8], ids=["readers", "readers and writers"])
+def test_an_expiry_costs_one_renewal_and_nobody_an_error(
+    deployment: Deployment, file: Path, expiries: int, writers: int
+) -> None:
+    """Each time that each of 32 threads has read, or uploaded, something, the token expires under them."""
+    threads = 32
+    done = [0] * threads
     ended = threading.Event()
+    taken = Taken()
+    deployment.platform = taken
 
     def reader(number: int) -> None:
         for start in itertools.cycle(range(number, len(DATA) - 512, 997)):
             if ended.is_set():
                 return
             assert read(connection, start, start + 512) == DATA[start : start + 512]
-            reads[number] += 1
+            done[number] += 1
 
-    def all_have_read() -> None:
-        before = list(reads)  # each may be receiving something that was sent before the last expiry
-        while any(now < then + 2 for now, then in zip(reads, before, strict=True)):
+    def writer(number: int) -> None:
+        while not ended.is_set():
+            data = f"{number}/{done[number]} ".encode() * 100
+            made = connection.uploads.upload(io.BytesIO(data), content_type="a/b", size=len(data), chunk=500)
+            assert made.is_ready and taken.contents[made.uuid] == data
+            done[number] += 1
+
+    def all_have_gone_on() -> None:
+        before = list(done)  # each may be receiving something that was sent before the last expiry
+        while any(now < then + 2 for now, then in zip(done, before, strict=True)):
             assert not any(each.done() for each in running), [each.exception() for each in running if each.done()]
             time.sleep(0.002)
 
-    with unhurried(settings_of(file)) as connection, ThreadPoolExecutor(readers) as pool:
-        running = [pool.submit(reader, number) for number in range(readers)]
+    with unhurried(settings_of(file)) as connection, ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(writer if number < writers else reader, number) for number in range(threads)]
         try:
             for _ in range(expiries):
-                all_have_read()
+                all_have_gone_on()
                 deployment.expire()
-            all_have_read()
+            all_have_gone_on()
         finally:
             ended.set()
-    assert [each.exception() for each in running] == [None] * readers
+    assert [each.exception() for each in running] == [None] * threads
     assert (deployment.refreshes, deployment.refused) == (expiries, 0)
     assert stands(file)[0] in deployment.access and stands(file)[1] in deployment.refresh
 
