@@ -9,7 +9,7 @@ import enum
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ivcapfs.errors import ProtocolError
@@ -19,6 +19,8 @@ COLLECTION_SCHEMA = "urn:ivcap:schema:collection.1"
 COLLECTION_ITEM_SCHEMA = "urn:ivcap:schema:collection-item.1"
 ARTIFACT_COLLECTION_SCHEMA = "urn:ivcap:schema:artifact-collection.1"
 """The older form: one aspect that names all members of a collection."""
+EPOCH = datetime.fromtimestamp(0, UTC)
+"""Stands for a time that the platform does not tell."""
 
 T = TypeVar("T")
 

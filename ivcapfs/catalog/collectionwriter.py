@@ -20,7 +20,6 @@ from ivcapfs.catalog.collections import COLLECTION_URN, Collection, Collections
 from ivcapfs.catalog.interface import Folder
 from ivcapfs.catalog.memberships import Memberships
 from ivcapfs.catalog.names import Parts, decode, id_in, id_path, plain_path
-from ivcapfs.catalog.schema import EPOCH
 from ivcapfs.client import Api
 from ivcapfs.errors import (
     AlreadyThere,
@@ -32,7 +31,7 @@ from ivcapfs.errors import (
     NotAllowed,
     NotEmpty,
 )
-from ivcapfs.models import ARTIFACT_URN, ArtifactRecord, ArtifactStatus, ListedArtifact
+from ivcapfs.models import ARTIFACT_URN, EPOCH, ArtifactRecord, ArtifactStatus, ListedArtifact
 from ivcapfs.waits import Check, InTurn, never, now
 
 log = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ from typing import Any
 
 from ivcapfs.catalog.chain import ArtifactPage, Chain, is_refusal
 from ivcapfs.catalog.lease import Lease
-from ivcapfs.catalog.schema import EPOCH
 from ivcapfs.catalog.seen import Seen
 from ivcapfs.catalog.store import Store, Transaction
 from ivcapfs.catalog.sync import OVERLAP, Counters, forget_unseen
 from ivcapfs.client import Api
 from ivcapfs.errors import ApiError, IvcapfsError
+from ivcapfs.models import EPOCH
 
 log = logging.getLogger(__name__)
 

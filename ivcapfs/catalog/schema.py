@@ -8,10 +8,10 @@ any other has none. Times are microseconds since the epoch, exactly as the serve
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from ivcapfs.models import ArtifactRecord, ArtifactStatus, uuid_text
+from ivcapfs.models import EPOCH, ArtifactRecord, ArtifactStatus, uuid_text
 
 APPLICATION_ID = 0x69766366  # "ivcf"
 VERSION = 2
@@ -52,7 +52,6 @@ INSERT INTO meta (key, value) VALUES ('files', 0), ('blocks', 0);
 RECORD = "uuid, name, status, mime, size, created, leaf"
 """The columns that make a record; see `record_of`."""
 
-EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
 BLOCK = 4096
 

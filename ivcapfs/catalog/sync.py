@@ -27,12 +27,12 @@ from ivcapfs.catalog.chain import ArtifactPage, Chain
 from ivcapfs.catalog.first import FirstSynchronization, moment_of
 from ivcapfs.catalog.lease import Lease
 from ivcapfs.catalog.placement import Listed
-from ivcapfs.catalog.schema import EPOCH, microseconds
+from ivcapfs.catalog.schema import microseconds
 from ivcapfs.catalog.seen import Seen
 from ivcapfs.catalog.store import Store, Transaction
 from ivcapfs.client import Api
 from ivcapfs.errors import ApiError, CatalogError, Closing, NotFound, TransportError
-from ivcapfs.models import ArtifactRecord, ArtifactStatus
+from ivcapfs.models import EPOCH, ArtifactRecord, ArtifactStatus
 
 log = logging.getLogger(__name__)
 

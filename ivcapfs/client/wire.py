@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from ivcapfs.client import jsontext
 from ivcapfs.errors import ProtocolError
 from ivcapfs.models import (
+    EPOCH,
     ArtifactRecord,
     ArtifactStatus,
     AspectRecord,
@@ -28,7 +29,6 @@ from ivcapfs.models import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-EPOCH = datetime.fromtimestamp(0, UTC)
 _SELDOM_LISTED = frozenset(
     {"last-modified-at", "last_modified_at", "etag", "policy", "account", "data-href", "data_href"}
 )

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ivcapfs.catalog.interface import Catalog
-from ivcapfs.catalog.schema import EPOCH
 from ivcapfs.errors import AttributesUnsupported, InUse, NoSuchAttribute
 from ivcapfs.fs.aspectchange import Action, Change, parse, parse_removal
 from ivcapfs.fs.aspectwriter import AspectWriter
 from ivcapfs.fs.nodes import DraftNode, Node
 from ivcapfs.fs.xattrs import MIME_TYPE, PREFIX, ExtendedAttributes, attribute
-from ivcapfs.models import ARTIFACT_URN, AspectRecord
+from ivcapfs.models import ARTIFACT_URN, EPOCH, AspectRecord
 from ivcapfs.spool.describe import UPLOAD, draft_state
 from ivcapfs.spool.draft import Draft
 from ivcapfs.spool.mime import HEAD, mime_type

@@ -19,7 +19,6 @@ from ivcapfs.catalog.index import Index
 from ivcapfs.catalog.interface import Catalog
 from ivcapfs.catalog.members import Members
 from ivcapfs.catalog.pastcatalog import PastAspects, PastCatalog, past_aspects
-from ivcapfs.catalog.schema import EPOCH
 from ivcapfs.catalog.search import Searches
 from ivcapfs.catalog.store import Store
 from ivcapfs.client import Api
@@ -30,7 +29,7 @@ from ivcapfs.fs.collections import CollectionsView
 from ivcapfs.fs.nodes import FolderNode
 from ivcapfs.fs.search import SearchView
 from ivcapfs.fs.tree import View
-from ivcapfs.models import COLLECTION_SCHEMA, artifact_uuid
+from ivcapfs.models import COLLECTION_SCHEMA, EPOCH, artifact_uuid
 from ivcapfs.waits import now
 
 COLLECTIONS_INODE, AT_INODE, SEARCH_INODE = 4, 5, 6

@@ -19,9 +19,8 @@ import pytest
 from ivcapfs import errors
 from ivcapfs.client import IVCAP, Artifact
 from ivcapfs.client.localfiles import TemporaryPath, save, suffix_for
-from ivcapfs.client.wire import EPOCH
 from ivcapfs.config import ClientSettings, Secret
-from ivcapfs.models import ArtifactStatus
+from ivcapfs.models import EPOCH, ArtifactStatus
 from ivcapfs.server.runner import Platform
 from tests.client.fakeorigin import CANARY, LIMITS, UUID, Origin, Reply, ranged, with_blob
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ivcapfs.client import jsontext, wire
 from ivcapfs.errors import ConfigError, ProtocolError
-from ivcapfs.models import ArtifactStatus
+from ivcapfs.models import EPOCH, ArtifactStatus
 from tests.client.fakeorigin import URN, UUID, record
 
 ANY_JSON = st.recursive(
@@ -75,10 +75,10 @@ def test_both_spellings() -> None:
         ("2026-01-02T03:04:05.1Z", datetime(2026, 1, 2, 3, 4, 5, 100000, tzinfo=UTC)),
         ("2026-01-02T03:04:05.123456789+10:00", datetime(2026, 1, 1, 17, 4, 5, 123456, tzinfo=UTC)),
         ("2026-01-02", datetime(2026, 1, 2, tzinfo=UTC)),
-        ("yesterday", wire.EPOCH),
-        ("9999-12-31T23:59:59-12:00", wire.EPOCH),
-        (17, wire.EPOCH),
-        (None, wire.EPOCH),
+        ("yesterday", EPOCH),
+        ("9999-12-31T23:59:59-12:00", EPOCH),
+        (17, EPOCH),
+        (None, EPOCH),
     ],
 )
 def test_times(text: Any, moment: datetime) -> None:
