@@ -142,6 +142,12 @@ def test_what_readdir_tells_equals_what_stat_tells(world: World) -> None:
     assert len(list(world.walk())) > 10  # `walk` compares
 
 
+def test_to_open_the_folder_of_all_takes_no_wait_for_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.catalog, "root", lambda check: pytest.fail("asked"))
+    world.fs.releasedir(world.fs.opendir("/artifacts"))
+    fails(errno.ENOENT, world.fs.opendir, "/nothing")
+
+
 def test_readdir_goes_on_where_it_was_left(world: World) -> None:
     for number in range(10):
         world.add(f"n{number}")
