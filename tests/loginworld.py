@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,14 +20,14 @@ from tests.client.fakeorigin import Answer, Asked, Origin, Reply, as_json
 
 ACCOUNT = "urn:ivcap:account:45a06508-5c3a-4678-8e6d-e6399bf27538"
 CANARY = "canary9c41"
-"""Part of every token here, access and refresh."""
+"""Part of every token here, access and refresh; `Deployment.sign` is part of one deployment's alone."""
 NEVER = 1e9
 
 
-def jwt(**claims: Any) -> str:
+def jwt(signature: str = CANARY, **claims: Any) -> str:
     """Return a token that says this; nobody verifies it."""
     body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
-    return f"eyJhbGciOiJub25lIn0.{body}.{CANARY}"
+    return f"eyJhbGciOiJub25lIn0.{body}.{signature}"
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Deployment:
         refreshes: how many access tokens were given out.
         is_strict_about: paths that need a token.
         fault: answers requests to the issuer in its stead.
+        sign: part of every token given out here, and of no neighbour's: a hunt may look at all processes.
     """
 
     platform: Answer
@@ -55,6 +57,7 @@ class Deployment:
     access: dict[str, float] = field(default_factory=dict)
     refresh: set[str] = field(default_factory=set)
     number: int = 0
+    sign: str = field(default_factory=lambda: f"{CANARY}-{secrets.token_hex(4)}")
     origin: Origin = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,13 +72,14 @@ class Deployment:
     def new_access(self) -> str:
         self.number += 1
         now = time.time()
-        token = jwt(iss="https://issuer.example", sub=self.subject, exp=int(now + self.lifetime), n=self.number)
+        claims = {"iss": "https://issuer.example", "sub": self.subject, "exp": int(now + self.lifetime)}
+        token = jwt(self.sign, **claims, n=self.number)
         self.access[token] = now + self.lifetime
         return token
 
     def new_refresh(self) -> str:
         self.number += 1
-        token = f"v1.{CANARY}-refresh-{self.number}"
+        token = f"v1.{self.sign}-refresh-{self.number}"
         self.refresh.add(token)
         return token
 
