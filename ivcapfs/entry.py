@@ -1,17 +1,30 @@
-"""Where the program ``ivcapfs`` begins.
+"""Where the programs ``ivcapfs`` and ``mount.ivcapfs`` begin.
 
-Used by the console script and by ``python -m ivcapfs``. Main thread. Little is imported before `stand_aside`, so that a
-container that is stopped while it starts does stop.
+Used by the console scripts, by ``python -m ivcapfs`` and by mount(8)'s helper. Main thread. Little is imported before
+`stand_aside`, so that a container that is stopped while it starts does stop.
 """
 
 from __future__ import annotations
 
+import sys
+
+from ivcapfs.allocator import keep_little
 from ivcapfs.firstprocess import stand_aside
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit."""
     stand_aside()
+    if "mount" in sys.argv:
+        keep_little()
     from ivcapfs.cli import main as commands
 
     commands(prog_name="ivcapfs")
+
+
+def help_mount() -> None:
+    """Do what mount(8) asks for, and exit."""
+    keep_little()
+    from ivcapfs.commands.mounthelper import main as mount
+
+    mount()

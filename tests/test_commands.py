@@ -246,4 +246,4 @@ def test_the_helper_warns_of_a_python_that_others_can_change(tmp_path: Path) -> 
 
 
 def test_the_helpers_script_quotes_its_python() -> None:
-    assert "exec '/opt/a b/python' -I -m ivcapfs.commands.mounthelper \"$@\"\n" in helperlink.script("/opt/a b/python")
+    assert "exec '/opt/a b/python' -I -c \"" in helperlink.script("/opt/a b/python")

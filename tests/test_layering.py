@@ -12,13 +12,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ivcapfs"
 FLOORS = (
-    *("firstprocess", "errors", "crashing", "models", "waits", "privatefolder", "hosts", "secret", "memory"),
-    *("contexts", "config", "places", "client", "cache", "catalog", "spool", "transfers", "fs", "server", "options"),
-    *("doctor", "statusreport", "demo", "commands", "cli", "entry"),
+    *("firstprocess", "allocator", "errors", "crashing", "models", "waits", "privatefolder", "hosts", "secret"),
+    *("memory", "contexts", "config", "places", "client", "cache", "catalog", "spool", "transfers", "fs", "server"),
+    *("options", "doctor", "statusreport", "demo", "commands", "cli", "entry"),
 )
 """From the lowest to the highest."""
 HEIGHTS = {name: height for height, name in enumerate(FLOORS)}
 ENVIRONMENT = {
+    "ivcapfs.allocator": "begins the process again with one variable more",
     "ivcapfs.config": "reads it",
     "ivcapfs.places": "reads where the user's folders are",
     "ivcapfs.client.tokencommand": "hands it on to the program that it starts",

@@ -337,6 +337,8 @@ class Reader:
         blob = self._owners.pop(id(block))
         for number in range(block.start // self._settings.block_size, -(-block.end // self._settings.block_size)):
             blob.blocks.pop(number, None)
+        if not blob.blocks:
+            blob.blocks = {}  # an emptied one keeps its table
 
     def _done_with(self, read: _Read) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ivcapfs.cache.block import Block
 from ivcapfs.cache.shelf import Shelf
@@ -60,6 +60,7 @@ class Blob:
         content: what the server showed first; all later answers must show the same. Guarded by `lock`.
         changed: set once an answer showed something else: nothing more is fetched. Guarded by `lock`.
         blocks: those cached or on their way, by each smallest block that they cover. Guarded by the reader's lock.
+        lock: one for all: there are many artifacts, and it is held for a comparison.
     """
 
     uuid: str
@@ -67,8 +68,8 @@ class Blob:
     trusts_shelf: bool = True
     content: Content | None = None
     changed: ContentChanged | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
     blocks: dict[int, Block] = field(default_factory=dict)
+    lock: ClassVar[threading.Lock] = threading.Lock()
 
     def missing(self, start: int, end: int, unit: int) -> int:
         """Return the bytes of the smallest blocks, of `unit` bytes, of [start, end) that are neither here nor on their

@@ -22,6 +22,7 @@ NAMES = ("mount.ivcapfs", "mount.fuse.ivcapfs")
 """For the types `ivcapfs` and `fuse.ivcapfs` of fstab(5)."""
 MARK = "# made by: ivcapfs install-helper"
 """What is not marked so is never overwritten or removed."""
+_CODE = "from ivcapfs.entry import help_mount; help_mount()"
 
 
 @click.command("install-helper")
@@ -69,7 +70,7 @@ def install(path: Path) -> None:
 
 def script(python: str) -> str:
     """Return the script's text. Isolated (-I): neither the folder where mount(8) runs nor PYTHONPATH have a say."""
-    return f'#!/bin/sh\n{MARK}\nexec {shlex.quote(python)} -I -m ivcapfs.commands.mounthelper "$@"\n'
+    return f'#!/bin/sh\n{MARK}\nexec {shlex.quote(python)} -I -c "{_CODE}" "$@"\n'
 
 
 def is_ours(path: Path) -> bool:

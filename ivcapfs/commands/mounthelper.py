@@ -174,7 +174,3 @@ def _is_readable(path: Path) -> bool:
 
 def _say(text: str, *, error: bool = True) -> None:
     print(f"mount.ivcapfs: {text}", file=sys.stderr if error else sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ that is not answering a callback (it would deadlock), and opens of that path wai
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -28,13 +29,16 @@ from ivcapfs.fs.nodes import Node, identity
 from ivcapfs.waits import Check, settle, submit, wait_for
 
 PATHS = 200_000
-"""Paths remembered. One that is not is treated as if the kernel had been told something else: safe, and rare."""
+"""Paths of which it is remembered what was told. One that is not among them is treated as if the kernel had been told
+something else: safe, and rare."""
+PAGES = 10_000
+"""Paths of which it is remembered whose pages the kernel has; of others it drops them on open."""
 FORGET_SECONDS = 10.0
 RELEASE_SECONDS = 0.1
 """How long a lookup waits for a path to be released. The kernel tells of the last close after close(2) has returned, so
 without this who closes the old file and opens the path again could still get the old one."""
 N = TypeVar("N", bound=Node | FileEntry)
-_UNSURE = object()
+_UNSURE = None
 """Told as the identity of a path of which the kernel may know an older answer than our last."""
 
 
@@ -78,8 +82,8 @@ class Bindings:
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
         self._pins: dict[str, Pin] = {}  # guarded by _lock
-        self._told: dict[str, object] = {}  # identities; guarded by _lock
-        self._pages: LRUCache[str, Blob | bytes] = LRUCache(PATHS)  # contents; guarded by _lock
+        self._told: dict[int, int | None] = {}  # path -> identity, as hashes: there are many; guarded by _lock
+        self._pages: LRUCache[str, Blob | bytes] = LRUCache(PAGES)  # digests of texts; guarded by _lock
 
     def tell(self, path: str, node: N) -> N | Node:
         """Return the node whose attributes the kernel is to be told for a path, and remember them as told."""
@@ -87,10 +91,10 @@ class Bindings:
             pin = self._pins.get(path)
             if pin is not None:
                 return pin.node
-            known = identity(node)
+            key, known = hash(path), hash(identity(node))
             if len(self._told) >= PATHS:
                 self._told.clear()
-            self._told[path] = known if self._told.get(path, known) == known else _UNSURE
+            self._told[key] = known if self._told.get(key, known) == known else _UNSURE
             return node
 
     def pinned(self, path: str) -> Node | None:
@@ -127,17 +131,18 @@ class Bindings:
             pin = self._pins.get(path)
             fresh = pin is None
             if pin is None:
-                pin = self._pins[path] = Pin(path, node, content, keep_cache=self._pages.get(path) is content)
-                if self._told.get(path) != identity(node):
+                known, is_kept = hash(identity(node)), self._pages.get(path) == _lasting(content)
+                pin = self._pins[path] = Pin(path, node, content, keep_cache=is_kept)
+                if self._told.get(hash(path)) != known:
                     pin.forgotten = Future()
-                self._told[path] = identity(node)
+                self._told[hash(path)] = known
             pin.count += 1
         try:
             if pin.forgotten is not None:
                 self._await_forgotten(path, pin.forgotten, check, start=fresh)
         except BaseException:
             with self._lock:
-                self._told[path] = _UNSURE
+                self._told[hash(path)] = _UNSURE
             self.unpin(pin, was_read=False)
             raise
         return pin
@@ -159,7 +164,7 @@ class Bindings:
             if self._pins.get(pin.path) is not pin:
                 return  # another file has taken over the path
             if was_read:
-                self._pages[pin.path] = pin.content
+                self._pages[pin.path] = _lasting(pin.content)
             if pin.count == 0:
                 del self._pins[pin.path]
                 self._released.notify_all()
@@ -171,7 +176,7 @@ class Bindings:
             for path in paths:
                 self._pins.pop(path, None)
                 self._pages.pop(path, None)
-                self._told[path] = _UNSURE
+                self._told[hash(path)] = _UNSURE
             self._released.notify_all()
 
     def _await_forgotten(self, path: str, forgotten: Future[None], check: Check, *, start: bool) -> None:
@@ -186,3 +191,8 @@ class Bindings:
         except Exception as exc:  # noqa: BLE001 - handed on to the open that waits
             outcome = exc
         settle(forgotten, outcome)
+
+
+def _lasting(content: Blob | bytes) -> Blob | bytes:
+    """Return what stands for a content after it is closed; of a text no more than a digest."""
+    return hashlib.sha256(content).digest() if isinstance(content, bytes) else content

@@ -167,7 +167,7 @@ def identity(node: Node | FileEntry) -> object:
         case FolderNode():
             return node.inode
         case DraftNode():
-            return node.draft
+            return node.draft.inode
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> bytes:

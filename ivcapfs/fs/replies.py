@@ -28,8 +28,10 @@ SHORT = 64 * 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 _KEPT = 16 * 1024 * 1024
 """Free bytes at the end of the heap that are not given back: a fresh page costs a fault."""
-_MAPPED = 4 * 1024 * 1024
-"""From this size on memory is mapped by itself; the longest answer is a megabyte."""
+_MAPPED = 1024 * 1024 + 2048
+"""From this size on memory is mapped by itself. Not an answer, of a megabyte at most: the next takes it again. But the
+buffer for requests that each of libfuse's threads has, which is 4 KiB longer: mapped, it takes no more than the longest
+request had, and most have a hundred bytes."""
 
 
 def keep_memory_together() -> None:

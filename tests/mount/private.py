@@ -39,7 +39,7 @@ mkdir -p {work}/dev; mount -t tmpfs tmpfs {work}/dev
 mknod -m 666 {work}/dev/fuse c 10 229; mount --bind {work}/dev/fuse /dev/fuse
 for name in /run /var/log; do mount -t tmpfs -o mode=755 tmpfs $name; done
 gone() {{ if findmnt -n {work}/mnt; then return 1; fi; }}
-running() {{ pgrep -f 'commands.[m]ounthelper' >/dev/null; }}
+running() {{ pgrep -f 'help_[m]ount' >/dev/null; }}
 ended() {{ for i in $(seq 100); do running || return 0; sleep 0.1; done; return 1; }}
 python={python}
 ivcapfs() {{ {python} -P -m ivcapfs "$@"; }}

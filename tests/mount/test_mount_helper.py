@@ -221,7 +221,7 @@ def test_mount8_clears_a_killed_mount_where_replace_says_so(machine: Machine, ur
     machine.succeed(
         f"""
         ivcapfs install-helper
-        killed() {{ pkill -KILL -f 'commands.[m]ounthelper'; ended; ! stat -f mnt 2>/dev/null; }}
+        killed() {{ pkill -KILL -f 'help_[m]ount'; ended; ! stat -f mnt 2>/dev/null; }}
         mount {machine.mnt}
         killed
         mount {machine.mnt}
@@ -243,7 +243,7 @@ def test_an_ordinary_user_lists_clears_and_replaces(machine: Machine, url: str) 
     machine.succeed(
         f"""
         theirs() {{ as_nobody env PYTHONPATH=$PYTHONPATH $python -P -m ivcapfs "$@"; }}
-        killed() {{ pkill -KILL -f 'commands.[m]ounthelper'; ended; }}
+        killed() {{ pkill -KILL -f 'help_[m]ount'; ended; }}
         ivcapfs install-helper
         as_nobody mount {machine.mnt}
         theirs list | grep "^{machine.mnt}  {url}  (serving, process "
