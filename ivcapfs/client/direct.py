@@ -61,8 +61,8 @@ class DirectTransport(httpx.BaseTransport):
         self._idle: dict[Origin, list[tuple[float, Wire]]] = {}  # guarded by _lock
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, whose body can only be a part of a file (the extension ``file``); the answer's body is still
-        to be read."""
+        """Send a request, whose body can only be part of a file (the extension ``file``), and to whose address a query
+        can be added (``query``); the answer's body is still to be read."""
         url, timeouts = request.url, request.extensions["timeout"]
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80))
         kept = self._take(origin)
@@ -171,7 +171,9 @@ class _StaleError(Exception):
 
 def _text(request: httpx.Request) -> bytes:
     """Return a request as it is sent."""
-    first = b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)
+    query = request.extensions.get("query", "")
+    target = b"%s?%s" % (request.url.raw_path, query.encode("ascii")) if query else request.url.raw_path
+    first = b"%s %s HTTP/1.1" % (request.method.encode("ascii"), target)
     return b"\r\n".join([first, *(b"%s: %s" % field for field in request.headers.raw), b"", b""])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import httpx
@@ -179,19 +179,29 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request, before it has an address."""
+    """One request, before it has an address.
+
+    Attributes:
+        direct: whether it may go past httpx where no proxy is asked.
+        query: what is added to the address: kept apart, because reading a long one again and again takes its time.
+    """
 
     method: str
     headers: Headers
     content: Body | None
     what: str
     direct: bool = False
+    query: str = ""
+
+    def at(self, url: httpx.URL) -> str:
+        """Return the whole address at which this is asked for."""
+        return f"{url}?{self.query}" if self.query else str(url)
 
     def redirected(self, status: int) -> Ask:
         """Return what to ask at the new address (RFC 9110, 15.4)."""
         becomes_get = status == 303 and self.method != "HEAD"
         if not becomes_get and not (status in (301, 302) and self.method == "POST"):
-            return self
+            return replace(self, query="")
         kept = {name: value for name, value in self.headers.items() if name.lower() not in _BODY_HEADERS}
         return Ask("GET", kept, None, self.what, self.direct)
 

@@ -107,15 +107,16 @@ class Transport:
             Closing: the client was closed.
         """
         url = path_or_url if "://" in path_or_url else self.base + path_or_url
-        if params:
-            url += ("&" if "?" in url else "?") + urlencode(params, quote_via=quote, errors="replace")
+        query = urlencode(params, quote_via=quote, errors="replace") if params else ""
+        if query and "?" in url:
+            url, query = f"{url}&{query}", ""
         sent = dict(headers or {})
         content: Body | None = None
         if json is not None:
             content = jsontext.to_bytes(json, what=what)
             sent.setdefault("Content-Type", "application/json")
         sent.setdefault("Accept", "application/json")
-        ask = Ask(method, sent, content, what, direct=method == "GET" and content is None)
+        ask = Ask(method, sent, content, what, direct=method == "GET" and content is None, query=query)
         deadline = self._clock() + self.limits.total
         retries = self.retries(deadline)
         while True:
@@ -211,7 +212,7 @@ class Transport:
 
     def _follow(self, ask: Ask, url: httpx.URL, patience: Patience) -> httpx.Response:
         """Return the first answer that is no redirect."""
-        seen = {(ask.method, str(url))}
+        seen = [(ask, url)]
         for _ in range(self.limits.redirects + 1):
             response = self._send_as_allowed(ask, url, patience)
             location = response.headers.get("location")
@@ -226,9 +227,9 @@ class Transport:
                 response.close()
             ask = ask.redirected(response.status_code)
             url = self._rules.check(target.copy_with(fragment=None))
-            if (ask.method, str(url)) in seen:
+            if (ask.method, str(url)) in {(before.method, before.at(at)) for before, at in seen}:
                 raise errors.OriginRefused(f"{ask.what}: redirects go in a circle")
-            seen.add((ask.method, str(url)))
+            seen.append((ask, url))
         raise errors.OriginRefused(f"{ask.what}: more than {self.limits.redirects} redirects")
 
     def _send_as_allowed(self, ask: Ask, url: httpx.URL, patience: Patience) -> httpx.Response:
@@ -267,9 +268,10 @@ class Transport:
         goes_straight = (is_file or (ask.direct and content is None)) and not self._network.is_proxied(url)
         idle = self.limits.idle
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
-        extensions = {"timeout": timeouts, "trace": self._connections.trace, "file": ask.content}
+        extensions = {"timeout": timeouts, "trace": self._connections.trace, "file": ask.content, "query": ask.query}
         try:
-            request = httpx.Request(ask.method, url, headers=headers, content=content, extensions=extensions)
+            whole = url if goes_straight else ask.at(url)
+            request = httpx.Request(ask.method, whole, headers=headers, content=content, extensions=extensions)
             if goes_straight:
                 response = self._straight_answer(request)
             else:

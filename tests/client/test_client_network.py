@@ -181,6 +181,7 @@ def test_over_plain_http_too(plain: Deployment, tmp_path: Path, monkeypatch: pyt
             use(connection)
         assert len(proxy.plains) == len(plain.origin.asked) >= 4 and not proxy.connects
         assert any(target.endswith("/blob") for target in proxy.plains)
+        assert any(target.endswith("/1/artifacts?limit=1") for target in proxy.plains)
 
 
 def test_what_is_excepted_goes_straight(

@@ -184,6 +184,31 @@ def test_locations_that_are_refused(location: str) -> None:
     assert len(origin.asked) == 1
 
 
+@pytest.mark.parametrize("path", ["/x", "/x?at=1"])
+def test_a_query_is_for_the_first_address_alone(path: str) -> None:
+    answer = {"/x": to("/y?of=its&own", 307), "/y": to("z", 307)}
+    with Origin(lambda asked: answer.get(asked.path, OK)) as origin, client(origin.url) as connection:
+        ask(connection, "GET", path, params={"a b": "ü&"})
+    first = f"{path}{'&' if '?' in path else '?'}a%20b=%C3%BC%26"
+    assert [asked.target for asked in origin.asked] == [first, "/y?of=its&own", "/z"]
+
+
+def test_who_is_sent_back_with_another_query_is_not_in_a_circle() -> None:
+    with (
+        Origin(lambda asked: {"/x?a=1": to("/x"), "/x": to("/x?b=2")}.get(asked.target, OK)) as origin,
+        client(origin.url) as connection,
+    ):
+        ask(connection, "GET", params={"a": "1"})
+    assert [asked.target for asked in origin.asked] == ["/x?a=1", "/x", "/x?b=2"]
+
+
+def test_a_circle_with_a_query_is_seen() -> None:
+    with Origin(lambda asked: to(asked.target)) as origin, client(origin.url) as connection:
+        with pytest.raises(errors.OriginRefused, match="circle"):
+            ask(connection, "GET", params={"a": "1"})
+    assert len(origin.asked) == 1
+
+
 def test_endless_redirects_are_refused() -> None:
     with Origin(lambda asked: to(asked.target + "x")) as origin, client(origin.url) as connection:
         with pytest.raises(errors.OriginRefused):
