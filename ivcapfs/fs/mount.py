@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from ivcapfs.allocator import give_back
 from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.shelf import Shelf
@@ -68,6 +69,8 @@ WAKE_SECONDS = 0.05
 END_SECONDS = 30.0
 """After this, a mount that does not end by itself is taken away from the tree, and the process exits."""
 CATALOG_WORKERS = 128
+TIDY_SECONDS = 60.0
+"""So often memory that is free is given back."""
 ENDED_EARLY = "the mount was ended by a signal before it served"
 
 
@@ -251,8 +254,13 @@ class MountedFileSystem:
 
     def _await_signal(self, kernel: Kernel, connection: Connection) -> None:
         """End the mount when a signal says so; runs on a thread of its own."""
-        while (received := signal.sigwait(ENDING | {DEBUG})) == DEBUG:
-            toggle_debug()
+        received = 0
+        while received not in ENDING:
+            got = signal.sigtimedwait(ENDING | {DEBUG}, TIDY_SECONDS)
+            if got is None:
+                give_back()
+            elif (received := got.si_signo) == DEBUG:
+                toggle_debug()
         log.info("got %s: unmounting", signal.Signals(received).name)
         self._closing.set()
         connection.close()
