@@ -57,6 +57,34 @@ def test_who_has_tuned_the_caches_is_not_overruled() -> None:
     assert begin(GLIBC_TUNABLES=f"{own}=7") == ([own], f"{own}=7")
 
 
+HEAP = """
+import ctypes, json, re, sys
+from ivcapfs.allocator import give_back
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+answers = []
+for _ in range(1000):  # each with a small piece behind it, which stays
+    answers.append(libc.malloc(60_000))
+    ctypes.memset(answers[-1], 1, 60_000)
+    ctypes.memset(libc.malloc(2000), 1, 2000)
+full = resident()
+for answer in answers:
+    libc.free(answer)
+before = resident()
+give_back()
+print(json.dumps([full - before, before - resident()]))
+"""
+
+
+@only_glibc
+def test_free_memory_between_what_stays_is_given_back() -> None:
+    found = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    by_itself, given_back = json.loads(found.stdout)  # MiB
+    assert by_itself < 10 and given_back > 40
+
+
 @pytest.mark.parametrize("name", ["executable", "confstr"])
 def test_where_it_cannot_be_done_the_process_goes_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def confstr(_: str) -> str:

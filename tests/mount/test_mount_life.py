@@ -238,6 +238,20 @@ def test_usr1_switches_debug(platform: Platform, mounter: Mounter, tmp_path: Pat
     assert run(*ivcapfs("umount", folder)).returncode == 0
 
 
+def test_a_mount_gives_memory_back_every_now_and_then(platform: Platform, folder: Path, tmp_path: Path) -> None:
+    program = (
+        "import ivcapfs.fs.mount as mount; mount.TIDY_SECONDS = 0.05\n"
+        f"mount.give_back = lambda: open({str(tmp_path / 'given')!r}, 'a').write('.')\n"
+        "from ivcapfs.cli import main; main(prog_name='ivcapfs')"
+    )
+    command = [sys.executable, "-c", program, "mount", platform.url, folder]
+    assert run(*command, env=clean_env(IVCAP_JWT=TOKEN)).returncode == 0
+    eventually(lambda: (tmp_path / "given").exists() and len((tmp_path / "given").read_text()) > 2, "again and again")
+    assert os.listdir(folder)
+    assert run(*ivcapfs("umount", folder)).returncode == 0
+    assert daemons(folder) == []
+
+
 def test_a_background_mount_logs_to_a_rotating_file_of_the_users(
     platform: Platform, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
