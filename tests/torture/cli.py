@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -110,6 +111,7 @@ def main(
     checks: bool,
 ) -> None:  # fmt: skip
     """Work on real mounts against a model while requests fail; print figures as JSON."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so take the mounts down
     seed = int(time.time()) % 1_000_000 if seed is None else seed
     say(f"seed {seed}")
     try:
