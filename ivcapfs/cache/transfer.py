@@ -8,6 +8,7 @@ Threading: `Blob.blocks` is guarded by the reader's lock, `content` and `changed
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -60,6 +61,7 @@ class Blob:
         content: what the server showed first; all later answers must show the same. Guarded by `lock`.
         changed: set once an answer showed something else: nothing more is fetched. Guarded by `lock`.
         blocks: those cached or on their way, by each smallest block that they cover. Guarded by the reader's lock.
+        number: no other one of this process has it, also when this one is gone.
         lock: one for all: there are many artifacts, and it is held for a comparison.
     """
 
@@ -69,6 +71,7 @@ class Blob:
     content: Content | None = None
     changed: ContentChanged | None = None
     blocks: dict[int, Block] = field(default_factory=dict)
+    number: int = field(default_factory=itertools.count(1).__next__)
     lock: ClassVar[threading.Lock] = threading.Lock()
 
     def missing(self, start: int, end: int, unit: int) -> int:

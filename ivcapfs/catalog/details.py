@@ -7,7 +7,6 @@ Threading: any thread may call anything. Requests run on the pool only, never un
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -22,8 +21,10 @@ from ivcapfs.waits import Check, SingleFlight, wait_for
 
 V = TypeVar("V")
 ENTRIES = 10_000
+COUNTERS = 4096
+"""Of changes. Artifacts share them: that another one changed costs at most a question."""
 _Key = tuple[str, int]
-"""A uuid, and its last change that the question knows of: who asks after a change does not get an older answer."""
+"""A uuid, and how many changes the question knows of: who asks after a change does not get an older answer."""
 
 
 class Details:
@@ -43,12 +44,11 @@ class Details:
         self._record_asks: SingleFlight[_Key, ArtifactRecord] = SingleFlight(pool)
         self._aspect_asks: SingleFlight[_Key, tuple[AspectRecord, ...]] = SingleFlight(pool)
         self._size_asks: SingleFlight[_Key, int] = SingleFlight(pool)
-        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._records: TTLCache[str, ArtifactRecord] = TTLCache(ENTRIES, keep, clock)  # guarded by _lock
         self._aspects: TTLCache[str, tuple[AspectRecord, ...]] = TTLCache(ENTRIES, keep, clock)  # guarded by _lock
         self._sizes: LRUCache[str, int] = LRUCache(ENTRIES)  # guarded by _lock
-        self._changes: LRUCache[str, int] = LRUCache(ENTRIES)  # uuid -> its last change here; guarded by _lock
+        self._changes = [0] * COUNTERS  # by the uuid's hash; guarded by _lock
 
     def record(self, uuid: str, check: Check) -> ArtifactRecord:
         """Return the whole record (``GET /1/artifacts/{id}``)."""
@@ -61,7 +61,7 @@ class Details:
     def forget(self, uuid: str) -> None:
         """Ask anew for record and aspects: they were changed just now. What is on its way does not count any more."""
         with self._lock:
-            self._changes[uuid] = next(self._numbers)
+            self._changes[hash(uuid) % COUNTERS] += 1
             self._records.pop(uuid, None)
             self._aspects.pop(uuid, None)
 
@@ -98,12 +98,12 @@ class Details:
     ) -> V:
         """Return what is kept of an artifact; else ask, and keep the answer unless the artifact changed meanwhile."""
         with self._lock:
-            value, change = kept.get(uuid), self._changes.get(uuid, 0)
+            value, change = kept.get(uuid), self._changes[hash(uuid) % COUNTERS]
         if value is not None:
             return value
         value = self._ask(asks, (uuid, change), work, check)
         with self._lock:
-            if self._changes.get(uuid, 0) == change:
+            if self._changes[hash(uuid) % COUNTERS] == change:
                 kept[uuid] = value
         return value
 

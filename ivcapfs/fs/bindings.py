@@ -8,8 +8,7 @@ the inode has one size and one set of cached pages. So when a newer artifact tak
 * cached pages are kept on open only if they are of the very content that is being opened.
 
 Threading: any thread may call anything. State is guarded by `Bindings._lock`; the kernel is told outside it, on a
-thread
-that is not answering a callback (it would deadlock), and opens of that path wait for it.
+thread that is not answering a callback (it would deadlock), and opens of that path wait for it.
 """
 
 from __future__ import annotations
@@ -21,25 +20,24 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cachetools import LRUCache
-
 from ivcapfs.cache.transfer import Blob
 from ivcapfs.catalog.interface import FileEntry
+from ivcapfs.fs.directmapped import DirectMapped
 from ivcapfs.fs.nodes import Node, identity
 from ivcapfs.waits import Check, settle, submit, wait_for
 
-PATHS = 200_000
-"""Paths of which it is remembered what was told. One that is not among them is treated as if the kernel had been told
-something else: safe, and rare."""
-PAGES = 10_000
-"""Paths of which it is remembered whose pages the kernel has; of others it drops them on open."""
+PATHS = 2**18
+"""Places for paths of which it is remembered what was told. One that has none any more is treated as if the kernel had
+been told something else: safe, and rare."""
+PAGES = 2**16
+"""Places for paths of which it is remembered whose pages the kernel has; of others it drops them on open."""
 FORGET_SECONDS = 10.0
 RELEASE_SECONDS = 0.1
 """How long a lookup waits for a path to be released. The kernel tells of the last close after close(2) has returned, so
 without this who closes the old file and opens the path again could still get the old one."""
 N = TypeVar("N", bound=Node | FileEntry)
-_UNSURE = None
-"""Told as the identity of a path of which the kernel may know an older answer than our last."""
+_UNSURE = 0
+"""Told as the identity of a path of which the kernel may know an older answer than our last; also: of no content."""
 
 
 @dataclass(slots=True)
@@ -82,8 +80,8 @@ class Bindings:
         self._lock = threading.Lock()
         self._released = threading.Condition(self._lock)
         self._pins: dict[str, Pin] = {}  # guarded by _lock
-        self._told: dict[int, int | None] = {}  # path -> identity, as hashes: there are many; guarded by _lock
-        self._pages: LRUCache[str, Blob | bytes] = LRUCache(PAGES)  # digests of texts; guarded by _lock
+        self._told = DirectMapped(PATHS)  # path -> what it was told to be; guarded by _lock
+        self._pages = DirectMapped(PAGES)  # path -> the content whose pages the kernel has; guarded by _lock
 
     def tell(self, path: str, node: N) -> N | Node:
         """Return the node whose attributes the kernel is to be told for a path, and remember them as told."""
@@ -91,10 +89,9 @@ class Bindings:
             pin = self._pins.get(path)
             if pin is not None:
                 return pin.node
-            key, known = hash(path), hash(identity(node))
-            if len(self._told) >= PATHS:
-                self._told.clear()
-            self._told[key] = known if self._told.get(key, known) == known else _UNSURE
+            known = _known(node)
+            is_sure = self._told.is_free(path) or self._told.get(path) == known
+            self._told.note(path, known if is_sure else _UNSURE)
             return node
 
     def pinned(self, path: str) -> Node | None:
@@ -131,18 +128,18 @@ class Bindings:
             pin = self._pins.get(path)
             fresh = pin is None
             if pin is None:
-                known, is_kept = hash(identity(node)), self._pages.get(path) == _lasting(content)
+                known, is_kept = _known(node), self._pages.get(path) == _lasting(content)
                 pin = self._pins[path] = Pin(path, node, content, keep_cache=is_kept)
-                if self._told.get(hash(path)) != known:
+                if self._told.get(path) != known:
                     pin.forgotten = Future()
-                self._told[hash(path)] = known
+                self._told.note(path, known)
             pin.count += 1
         try:
             if pin.forgotten is not None:
                 self._await_forgotten(path, pin.forgotten, check, start=fresh)
         except BaseException:
             with self._lock:
-                self._told[hash(path)] = _UNSURE
+                self._told.note(path, _UNSURE)
             self.unpin(pin, was_read=False)
             raise
         return pin
@@ -164,7 +161,7 @@ class Bindings:
             if self._pins.get(pin.path) is not pin:
                 return  # another file has taken over the path
             if was_read:
-                self._pages[pin.path] = _lasting(pin.content)
+                self._pages.note(pin.path, _lasting(pin.content))
             if pin.count == 0:
                 del self._pins[pin.path]
                 self._released.notify_all()
@@ -175,8 +172,8 @@ class Bindings:
         with self._lock:
             for path in paths:
                 self._pins.pop(path, None)
-                self._pages.pop(path, None)
-                self._told[hash(path)] = _UNSURE
+                self._pages.note(path, _UNSURE)
+                self._told.note(path, _UNSURE)
             self._released.notify_all()
 
     def _await_forgotten(self, path: str, forgotten: Future[None], check: Check, *, start: bool) -> None:
@@ -193,6 +190,13 @@ class Bindings:
         settle(forgotten, outcome)
 
 
-def _lasting(content: Blob | bytes) -> Blob | bytes:
-    """Return what stands for a content after it is closed; of a text no more than a digest."""
-    return hashlib.sha256(content).digest() if isinstance(content, bytes) else content
+def _known(node: Node | FileEntry) -> int:
+    """Return what stands for what a path was told to be; never `_UNSURE`."""
+    return hash(identity(node)) or 1
+
+
+def _lasting(content: Blob | bytes) -> int:
+    """Return what stands for a content after it is closed, in 64 bits; never `_UNSURE`."""
+    if isinstance(content, Blob):
+        return content.number
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little", signed=True) or 1

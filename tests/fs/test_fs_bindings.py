@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ivcapfs.cache.transfer import Blob
 from ivcapfs.errors import ContentChanged, Interrupted
 from ivcapfs.fs import bindings as module
 from ivcapfs.fs.bindings import Bindings
+from ivcapfs.fs.directmapped import DirectMapped
 from ivcapfs.fs.nodes import FileNode, FolderNode, LinkNode, TextNode, identity
 from ivcapfs.waits import never
 from tests.fakes import PATIENCE, Background, artifact, wait_until
@@ -96,6 +99,32 @@ def test_an_answer_that_changed_is_forgotten_before_the_open_because_the_kernel_
 def test_a_path_of_which_nothing_is_remembered_is_forgotten_to_be_safe(world: World) -> None:
     world.bindings.pin(PATH, *file(), never)
     assert world.forgotten == [PATH]
+
+
+def test_a_path_whose_place_another_one_took_is_forgotten_to_be_safe(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATHS", 1)
+    bindings = Bindings(world._forget, world.bindings._pool)
+    (node, blob), other = file(), file()[0]
+    bindings.tell(PATH, node)
+    bindings.tell("/artifacts/b", other)
+    bindings.tell(PATH, node)  # it may not be the first answer for this path
+    bindings.unpin(bindings.pin(PATH, node, blob, never), was_read=False)
+    assert world.begun == [PATH]
+    bindings.unpin(bindings.pin(PATH, node, blob, never), was_read=False)
+    assert world.begun == [PATH], "it is remembered again"
+
+
+@given(st.lists(st.tuples(st.text("ab", max_size=6), st.integers(-(2**63), 2**63 - 1)), max_size=200))
+def test_what_is_remembered_of_a_text_is_what_was_noted_last(changes: list[tuple[str, int]]) -> None:
+    table, model = DirectMapped(16), dict[str, int]()
+    for text, number in changes:
+        table.note(text, number)
+        model[text] = number
+        assert table.get(text) == number and not table.is_free(text)
+    assert all(table.get(text) in (None, number) for text, number in model.items())
+    assert table.get("c") is None
 
 
 def test_an_open_path_is_bound_to_the_first_until_the_last_close(world: World) -> None:

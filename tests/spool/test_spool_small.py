@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ivcapfs.catalog.kepttimes import MOST, KeptTimes
+from ivcapfs.catalog.kepttimes import MOST, KeptTimes, _Table
 from ivcapfs.catalog.store import Store
 from ivcapfs.errors import FileSystemError, NoSuchEntry
 from ivcapfs.fs.draftattributes import DescribedDraft
@@ -74,7 +75,7 @@ def test_times_are_kept_beyond_the_life_of_the_mount(store: Store) -> None:
     times = KeptTimes(store)
     one, two = uuid_of(1), uuid_of(2)
     assert times.get(uuid_bytes(one)) is None
-    for time_ns in (5, -7, 2**60):
+    for time_ns in (2**80, 5, -(2**80), -7, 2**60):
         times.keep(one, time_ns)
     times.keep(two, 9)
     for each in (times, KeptTimes(store)):
@@ -87,9 +88,30 @@ def test_only_the_last_times_are_kept(store: Store, monkeypatch: pytest.MonkeyPa
     times = KeptTimes(store)
     for number in (1, 2, 3, 1, 4):
         times.keep(uuid_of(number), number)
-    for each in (times, KeptTimes(store)):
-        kept = [number for number in range(6) if each.get(uuid_bytes(uuid_of(number))) is not None]
-        assert kept == [1, 3, 4], "those set last"
+    assert kept_of(KeptTimes(store)) == [1, 3, 4], "those set last"
+    assert {1, 3, 4} <= set(kept_of(times))
+    for number in range(5, 100):
+        times.keep(uuid_of(number), number)
+        assert {number - 2, number - 1, number} <= set(kept_of(times))
+        assert len(kept_of(times)) <= 6, "memory has a bound, too"
+
+
+def kept_of(times: KeptTimes) -> list[int]:
+    """Return the numbers of the artifacts that have a time."""
+    return [number for number in range(100) if times.get(uuid_bytes(uuid_of(number))) is not None]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(-(2**63) + 1, 2**63 - 1)), max_size=2000))
+@settings(max_examples=30)
+def test_the_table_in_memory_is_a_dict(changes: list[tuple[int, int]]) -> None:
+    table, model = _Table(), dict[bytes, int]()
+    for number, time_ns in changes:
+        uuid = hashlib.md5(b"%d" % number, usedforsecurity=False).digest() if number % 3 else number.to_bytes(16)
+        table.put(uuid, time_ns)
+        model[uuid] = time_ns
+    assert len(table) == len(model)
+    assert all(table.get(uuid) == time_ns for uuid, time_ns in model.items())
+    assert table.get(b"\xff" * 16) is None
 
 
 # -- folders with new files in them -----------------------------------------------------------------------------------
