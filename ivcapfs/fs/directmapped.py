@@ -23,7 +23,8 @@ class DirectMapped:
 
     def __init__(self, places: int) -> None:
         self._last = places - 1
-        self._table = memoryview(mmap.mmap(-1, places * _PAIR)).cast("q")
+        memory = mmap.mmap(-1, places * _PAIR, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._table = memoryview(memory).cast("q")
 
     def get(self, text: str) -> int | None:
         """Return the number of a text; None where it is not remembered."""

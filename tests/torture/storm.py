@@ -1,9 +1,10 @@
 """The storm: processes read, list, write and set aspects through real mounts while requests fail, against a model.
 
 Two mounts of one platform share a catalog and a cache folder; one writes, one only reads. Caches are on, and so small
-that blocks go to the disk and come back all the time. Each process (`tests.torture.worker`) checks every answer; in the
-end everything is compared with what the platform itself has: each file that was closed is an artifact, once, with its
-bytes, its name and its aspect, and nothing else is.
+that blocks go to the disk and come back all the time. As root the kernel is made to forget paths every minute, as it
+does where memory is short: else it remembers each one that the storm ever made, and the mounts with it. Each process
+(`tests.torture.worker`) checks every answer; in the end everything is compared with what the platform itself has: each
+file that was closed is an artifact, once, with its bytes, its name and its aspect, and nothing else is.
 
 Its self-check plants ``flipped byte``: one read in 300 has one wrong bit (`tests.torture.planted`). The soak's plants
 ``leak``: every open keeps a descriptor for ever.
@@ -20,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.torture.contents import make_pool, own, shared, shared_name, whose
@@ -36,6 +38,9 @@ OVERTIME = 90.0
 OPTIONS = {
     "timeout": TIMEOUT, "settle": 0.5, "cache_size": 8 * MIB, "read_ahead": 2 * MIB, "cache_dir_size": 24 * MIB,
 }  # fmt: skip
+FORGET_SECONDS = 60.0
+_DROP_CACHES, _PATHS = Path("/proc/sys/vm/drop_caches"), "2"
+"""proc_sys_vm(5)"""
 MOST_MORE = {"descriptors": 64, "threads": 64, "resident": 96 * MIB}
 """What a mount may have more at the end than in the middle, when all its pools have been in use."""
 
@@ -45,14 +50,14 @@ class Storm:
     """One run: see the module.
 
     Attributes:
-        samples: (seconds since the beginning, what the writing mount's process takes).
+        samples: of each mount's process, (seconds since the beginning, what it takes).
     """
 
     world: World
     seed: int
     workers: int = 12
     shared: int = 600
-    samples: list[tuple[float, Gauge]] = field(default_factory=list)
+    samples: dict[str, list[tuple[float, Gauge]]] = field(default_factory=dict)
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     longest: dict[str, float] = field(default_factory=dict)
@@ -88,7 +93,7 @@ class Storm:
                 seconds)
             for index in range(self.workers)
         ]  # fmt: skip
-        found = self._let_work(jobs, writing, tell)
+        found = self._let_work(jobs, {"writing": writing, "reading": reading}, tell)
         self._finish(writing)
         self._check_own(found, noise)
         self._check_aspects(found)
@@ -103,7 +108,6 @@ class Storm:
         """Return what happened."""
         order = sorted(self.metadata)
         at = {f"p{part:g}": order[min(int(len(order) * part / 100), len(order) - 1)] for part in (50, 99, 99.9, 100)}
-        marks = [self.samples[0], self.samples[len(self.samples) // 2], self.samples[-1]]
         faults = self.world.faults
         return {
             "operations": self.done.total(), "by kind": dict(self.done), "seconds": round(self.seconds, 1),
@@ -112,13 +116,15 @@ class Storm:
             "metadata operations": len(order),
             "metadata seconds": {name: round(value, 5) for name, value in at.items()},
             "longest seconds": {name: round(value, 2) for name, value in sorted(self.longest.items())},
-            "daemon": dict(zip(("start", "middle", "end"), (asdict(gauge) for _, gauge in marks), strict=True)),
-            "slope per hour, second half": self._slopes(),
+            "mounts": {name: _marks(samples) for name, samples in self.samples.items()},
+            "slope per hour, second half": {name: _slopes(samples) for name, samples in self.samples.items()},
         }  # fmt: skip
 
     # -- the run -------------------------------------------------------------------------------------------------
 
-    def _let_work(self, jobs: list[Job], mount: Mounted, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    def _let_work(
+        self, jobs: list[Job], mounts: dict[str, Mounted], tell: Callable[[str], None]
+    ) -> list[dict[str, Any]]:
         begin = time.monotonic()
         processes, outputs = [], []
         self.world.begin_faults()
@@ -135,7 +141,7 @@ class Storm:
                 process.stdin.write(json.dumps(asdict(job)).encode())
                 process.stdin.close()
                 process.stdin = None
-            self._watch(processes, mount, begin, tell, jobs[0].seconds)
+            self._watch(processes, mounts, begin, tell, jobs[0].seconds)
             said = [process.communicate()[1].decode() for process in processes]
             self.seconds = time.monotonic() - begin
         finally:
@@ -161,18 +167,23 @@ class Storm:
         return found
 
     def _watch(
-        self, processes: list[subprocess.Popen[bytes]], mount: Mounted, begin: float, tell: Callable[[str], None],
-        seconds: float | None,
+        self, processes: list[subprocess.Popen[bytes]], mounts: dict[str, Mounted], begin: float,
+        tell: Callable[[str], None], seconds: float | None,
     ) -> None:  # fmt: skip
         """Take samples until all processes have ended."""
-        told = 0.0
+        told, forgot = 0.0, 0.0
         while any(process.poll() is None for process in processes):
             past = time.monotonic() - begin
-            if not mount.is_alive():
-                raise Difference(f"the mount died: {mount.logged()[-2000:]}")
-            self.samples.append((past, mount.gauge()))
+            for name, mount in mounts.items():
+                if not mount.is_alive():
+                    raise Difference(f"the {name} mount died: {mount.logged()[-2000:]}")
+                self.samples.setdefault(name, []).append((past, mount.gauge()))
             if seconds is not None and past > seconds + OVERTIME:
                 raise Difference(f"an operation hangs: no end {OVERTIME:g} s after the time")
+            if past > forgot + FORGET_SECONDS:
+                forgot = past
+                with contextlib.suppress(OSError):  # not root, or in a container
+                    _DROP_CACHES.write_text(_PATHS)
             if past > told:
                 told = past + 10
                 faults = self.world.faults
@@ -259,18 +270,26 @@ class Storm:
 
     def _check_growth(self) -> None:
         """See that nothing grew from the middle to the end as a leak does."""
-        middle, end = self.samples[len(self.samples) // 2][1], self.samples[-1][1]
-        for name, most in MOST_MORE.items():
-            before, after = getattr(middle, name), getattr(end, name)
-            if after > before + most:
-                raise Difference(f"the mount's {name} went from {before} to {after}")
+        for which, samples in self.samples.items():
+            middle, end = samples[len(samples) // 2][1], samples[-1][1]
+            for name, most in MOST_MORE.items():
+                before, after = getattr(middle, name), getattr(end, name)
+                if after > before + most:
+                    raise Difference(f"the {which} mount's {name} went from {before} to {after}")
 
-    def _slopes(self) -> dict[str, float]:
-        """Return how much each figure grows in an hour, by least squares."""
-        half = self.samples[len(self.samples) // 2 :]
-        mean_time = sum(at for at, _ in half) / len(half)
-        spread = sum((at - mean_time) ** 2 for at, _ in half) or 1.0
-        return {
-            name: round(3600 * sum((at - mean_time) * getattr(gauge, name) for at, gauge in half) / spread, 1)
-            for name in MOST_MORE
-        }
+
+def _marks(samples: list[tuple[float, Gauge]]) -> dict[str, dict[str, int]]:
+    """Return what a mount took at the start, in the middle and at the end."""
+    at = {"start": 0, "middle": len(samples) // 2, "end": -1}
+    return {name: asdict(samples[place][1]) for name, place in at.items()}
+
+
+def _slopes(samples: list[tuple[float, Gauge]]) -> dict[str, float]:
+    """Return how much each figure grows in an hour, by least squares."""
+    half = samples[len(samples) // 2 :]
+    mean_time = sum(at for at, _ in half) / len(half)
+    spread = sum((at - mean_time) ** 2 for at, _ in half) or 1.0
+    return {
+        name: round(3600 * sum((at - mean_time) * getattr(gauge, name) for at, gauge in half) / spread, 1)
+        for name in MOST_MORE
+    }
