@@ -65,8 +65,9 @@ def test_killed_in_the_middle_of_filling(folder: Path, work: str) -> None:
         output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "ok\n")
     assert du(folder) <= LIMIT
-    assert check_account(folder) <= LIMIT
+    check_account(folder)  # it may be above the limit: a block was booked twice by who was killed in between
     tier = settle(folder)
+    assert check_account(folder) <= LIMIT, "the next one that writes puts it right"
     assert leftovers(folder) == []
     assert sum(get(tier, number) for number in range(KILLS * 50 + 1000)) > 0
     assert tier.info().bad == 0
