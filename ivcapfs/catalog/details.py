@@ -97,13 +97,14 @@ class Details:
         self, kept: TTLCache[str, V], asks: SingleFlight[_Key, V], uuid: str, work: Callable[[str], V], check: Check
     ) -> V:
         """Return what is kept of an artifact; else ask, and keep the answer unless the artifact changed meanwhile."""
+        counter = hash(uuid) % COUNTERS
         with self._lock:
-            value, change = kept.get(uuid), self._changes[hash(uuid) % COUNTERS]
+            value, change = kept.get(uuid), self._changes[counter]
         if value is not None:
             return value
         value = self._ask(asks, (uuid, change), work, check)
         with self._lock:
-            if self._changes[hash(uuid) % COUNTERS] == change:
+            if self._changes[counter] == change:
                 kept[uuid] = value
         return value
 

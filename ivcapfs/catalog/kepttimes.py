@@ -67,9 +67,10 @@ class KeptTimes:
 class _Table:
     """Times by uuid, open addressing. One thread at a time may put; any may get meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = _FEWEST) -> None:
         self._used = 0
-        self._places = _places(_FEWEST)
+        halves = bytes(8 * places)
+        self._places = array("Q", halves), array("Q", halves), array("q", [_NONE]) * places
 
     def __len__(self) -> int:
         return self._used
@@ -98,16 +99,11 @@ class _Table:
         return place
 
     def _grow(self) -> None:
-        larger = _Table()
-        larger._places = _places(2 * len(self._places[2]))
+        larger = _Table(2 * len(self._places[2]))
         for high, low, time_ns in zip(*self._places, strict=True):
             if time_ns != _NONE:
                 larger.put(high.to_bytes(8) + low.to_bytes(8), time_ns)
         self._places = larger._places
-
-
-def _places(count: int) -> tuple[array[int], array[int], array[int]]:
-    return array("Q", bytes(8 * count)), array("Q", bytes(8 * count)), array("q", [_NONE]) * count
 
 
 def _halves(uuid: bytes) -> tuple[int, int]:

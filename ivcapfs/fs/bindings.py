@@ -13,7 +13,6 @@ thread that is not answering a callback (it would deadlock), and opens of that p
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -90,8 +89,7 @@ class Bindings:
             if pin is not None:
                 return pin.node
             known = _known(node)
-            is_sure = self._told.is_free(path) or self._told.get(path) == known
-            self._told.note(path, known if is_sure else _UNSURE)
+            self._told.note(path, known if self._told.get(path, known) == known else _UNSURE)
             return node
 
     def pinned(self, path: str) -> Node | None:
@@ -196,7 +194,5 @@ def _known(node: Node | FileEntry) -> int:
 
 
 def _lasting(content: Blob | bytes) -> int:
-    """Return what stands for a content after it is closed, in 64 bits; never `_UNSURE`."""
-    if isinstance(content, Blob):
-        return content.number
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little", signed=True) or 1
+    """Return what stands for a content after it is closed; never `_UNSURE`."""
+    return content.number if isinstance(content, Blob) else hash(content) or 1

@@ -26,14 +26,17 @@ class DirectMapped:
         memory = mmap.mmap(-1, places * _PAIR, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._table = memoryview(memory).cast("q")
 
-    def get(self, text: str) -> int | None:
-        """Return the number of a text; None where it is not remembered."""
-        key, place = self._find(text)
-        return self._table[place + 1] if self._table[place] == key else None
+    def get(self, text: str, fresh: int | None = None) -> int | None:
+        """Return the number of a text; None where it is not remembered.
 
-    def is_free(self, text: str) -> bool:
-        """Return whether nothing was ever noted in a text's place, so that nothing of it can be forgotten."""
-        return not self._table[self._find(text)[1]]
+        Args:
+            fresh: returned where nothing was ever noted in its place, so that nothing of it can be forgotten.
+        """
+        key, place = self._find(text)
+        there = self._table[place]
+        if there == key:
+            return self._table[place + 1]
+        return None if there else fresh
 
     def note(self, text: str, number: int) -> None:
         """Remember the number, of 64 bits, of a text."""

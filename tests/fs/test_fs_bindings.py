@@ -122,7 +122,7 @@ def test_what_is_remembered_of_a_text_is_what_was_noted_last(changes: list[tuple
     for text, number in changes:
         table.note(text, number)
         model[text] = number
-        assert table.get(text) == number and not table.is_free(text)
+        assert table.get(text) == number == table.get(text, fresh=number ^ 1)
     assert all(table.get(text) in (None, number) for text, number in model.items())
     assert table.get("c") is None
 

@@ -271,9 +271,9 @@ class Storm:
     def _check_growth(self) -> None:
         """See that nothing grew from the middle to the end as a leak does."""
         for which, samples in self.samples.items():
-            middle, end = samples[len(samples) // 2][1], samples[-1][1]
+            marks = _marks(samples)
             for name, most in MOST_MORE.items():
-                before, after = getattr(middle, name), getattr(end, name)
+                before, after = marks["middle"][name], marks["end"][name]
                 if after > before + most:
                     raise Difference(f"the {which} mount's {name} went from {before} to {after}")
 
