@@ -19,8 +19,8 @@ SMALL_DISKS = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make s
 
 
 def test_reads_and_writes_while_requests_fail() -> None:
-    figures = storm(seed=1, percent=5, operations=4_000, minutes=None, workers=4)
-    assert figures["operations"] >= 4_000
+    figures = storm(seed=1, percent=5, operations=12_000, minutes=None, workers=4)
+    assert figures["operations"] >= 12_000
     assert figures["faults"] > 10, "too few to prove anything"
     assert figures["artifacts made"] > 10
 
