@@ -561,6 +561,9 @@ class MemoryCatalog:
         self.requests.append(("aspects", uuid))
         return tuple(self.described.get(self.records[uuid].urn, ()))
 
+    def record_and_aspects(self, uuid: str, check: Check) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]]:
+        return self.whole_record(uuid, check), self.aspects(uuid, check)
+
     def details_known(self, uuid: str) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]] | None:
         if not self.is_detailed:
             return None

@@ -178,6 +178,10 @@ class Index:
         """See `Catalog.aspects`."""
         return self.details.aspects(uuid, check)
 
+    def record_and_aspects(self, uuid: str, check: Check) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]]:
+        """See `Catalog.record_and_aspects`."""
+        return self.details.both(uuid, check)
+
     def details_known(self, uuid: str) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]] | None:
         """See `Catalog.details_known`."""
         return self.details.known(uuid)
@@ -287,11 +291,7 @@ class Index:
         return self._state.failed_at is not None and time - self._state.failed_at < RETRY_SECONDS
 
     def _await_refresh(self, refresh: Future[None], patience: float, check: Check, *, may_miss: bool) -> None:
-        """Wait for a refresh.
-
-        Args:
-            may_miss: whether there is something to go on with, when it does not come or fails.
-        """
+        """Wait for a refresh; with `may_miss` there is something to go on with when it does not come, or fails."""
         while True:
             before = self._sync.counters.progress
             try:

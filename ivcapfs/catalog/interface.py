@@ -160,6 +160,10 @@ class Catalog(Protocol):
         """Return the aspects that stand, newest first, at most `refresh` seconds old (``GET /1/aspects``)."""
         ...
 
+    def record_and_aspects(self, uuid: str, check: Check) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]]:
+        """Return whole record and aspects, asked for at the same time; see `whole_record` and `aspects`."""
+        ...
+
     def details_known(self, uuid: str) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]] | None:
         """Return whole record and aspects where both are here already; never asks or waits."""
         ...

@@ -111,6 +111,10 @@ class PastCatalog:
         """Return the aspects that stood then, newest first."""
         return self._aspects.get((uuid, self._moment), check)
 
+    def record_and_aspects(self, uuid: str, check: Check) -> tuple[ArtifactRecord, tuple[AspectRecord, ...]]:
+        """See `Catalog.record_and_aspects`; one after the other."""
+        return self.whole_record(uuid, check), self.aspects(uuid, check)
+
     def details_known(self, uuid: str) -> None:
         """See `Catalog.details_known`; nothing is, for certain."""
         return

@@ -112,6 +112,9 @@ class _Collection:
     def known(self) -> None:
         return
 
+    def everything(self, check: Check) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]]:
+        return self.fields(check), self.aspects(check)
+
     def fields(self, check: Check) -> dict[str, bytes]:
         count = self._collections.contents(self._collection, self._moment, check).count
         return {**self.at_hand(), PREFIX + "members": attribute(str(count))}

@@ -100,6 +100,10 @@ class DescribedDraft:
         """See `Described.known`."""
         return self._all(), self._pending()
 
+    def everything(self, check: Check) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]]:
+        """See `Described.everything`."""
+        return self.known()
+
     def fields(self, check: Check) -> dict[str, bytes]:
         """See `Described.fields`."""
         return self._all()

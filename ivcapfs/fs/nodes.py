@@ -64,6 +64,10 @@ class Described(Protocol):
         """Return all attributes, and the aspects, if both are here already."""
         ...
 
+    def everything(self, check: Check) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]]:
+        """Return all attributes, and the aspects."""
+        ...
+
     def fields(self, check: Check) -> dict[str, bytes]:
         """Return all attributes but those of aspects."""
         ...

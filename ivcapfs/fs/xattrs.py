@@ -90,9 +90,7 @@ class ExtendedAttributes:
         known = described.known()
         if known is None and 0 < room < PROBE:
             return _fitting(list(described.at_hand()), room)
-        if known is None:
-            known = described.fields(check), described.aspects(check)
-        told, aspects = known
+        told, aspects = known or described.everything(check)
         names = [name for name, value in told.items() if len(value) <= MAX_VALUE]
         names += [ASPECT_PREFIX + label for label, aspect in labels(aspects).items() if _fits(label, aspect)]
         return _fitting(names, MAX_LIST)
@@ -160,6 +158,10 @@ class _Artifact:
     def known(self) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]] | None:
         known = self._catalog.details_known(self._record.uuid)
         return None if known is None else (_fields(known[0]), known[1])
+
+    def everything(self, check: Check) -> tuple[dict[str, bytes], tuple[AspectRecord, ...]]:
+        record, aspects = self._catalog.record_and_aspects(self._record.uuid, check)
+        return _fields(record), aspects
 
     def fields(self, check: Check) -> dict[str, bytes]:
         return _fields(self._catalog.whole_record(self._record.uuid, check))

@@ -48,6 +48,19 @@ def test_a_record_is_kept_for_as_long_as_it_is_fresh(world: World) -> None:
     assert world.api.count("record") == 2
 
 
+def test_record_and_aspects_are_asked_for_at_the_same_time_and_both_are_kept(world: World) -> None:
+    described = aspect(world.record, "urn:s", 1)
+    world.api.aspects[world.record.urn] = [described]
+    world.api.gate.clear()
+    asking = Background(world.details.both, world.uuid, never)
+    wait_until(lambda: world.api.count("record") == world.api.count("aspects") == 1)
+    world.api.gate.set()
+    record, aspects = asking.result()
+    assert (record.etag, aspects) == ("e1", (described,))
+    assert world.details.known(world.uuid) == world.details.both(world.uuid, never) == (record, aspects)
+    assert world.api.count("record") == world.api.count("aspects") == 1
+
+
 def test_aspects_are_kept_for_as_long_as_they_are_fresh_and_come_newest_first(world: World) -> None:
     old, new = aspect(world.record, "urn:s", 1, age=9), aspect(world.record, "urn:s", 2)
     world.api.aspects[world.record.urn] = [old, new]

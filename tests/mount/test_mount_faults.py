@@ -132,6 +132,26 @@ def test_a_server_that_is_gone_and_returns(platform: Platform, mounter: Mounter)
     eventually(lambda: "late.txt" in os.listdir(mount.artifacts), "new artifacts are listed again")
 
 
+def test_a_read_that_fails_behind_what_the_kernel_has_gives_that_first_and_then_the_error(
+    platform: Platform, mounter: Mounter, faults: Faults
+) -> None:
+    mount = mounter(platform.url, timeout=1)
+    add(platform)
+    path, there = mount.artifacts / "data.bin", 128 * 1024
+    eventually(path.exists, "it is there")
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # the kernel reads nothing ahead
+        assert os.pread(fd, there, 0) == CONTENT[:there]
+        faults.rule = lambda scope: PlainTextResponse("broken", 500) if is_blob(scope) else None
+        assert os.pread(fd, 100_000, there - 8_000) == CONTENT[there - 8_000 : there], "as read(2) allows"
+        with pytest.raises(OSError) as error:
+            os.pread(fd, 92_000, there)
+        assert error.value.errno == errno.EIO
+        faults.rule = lambda scope: None
+        assert os.pread(fd, 92_000, there) == CONTENT[there : there + 92_000]
+
+
 def _reads(path: Path) -> bool:
     try:
         return path.read_bytes() == CONTENT

@@ -49,8 +49,12 @@ def storm(
     """Run the storm; return its figures."""
     with world(rate=percent / 100, seed=seed, planted=planted) as place:
         run = Storm(place, seed, workers)
-        run.run(say, operations, None if minutes is None else minutes * 60)
-        return run.figures()
+        try:
+            run.run(say, operations, None if minutes is None else minutes * 60)
+        except Difference:
+            say(json.dumps(run.figures()))
+            raise
+        return run.figures() | {"differences": 0}
 
 
 def crashes(seed: int, count: int, minutes: float | None, planted: str = "") -> dict[str, Any]:

@@ -106,14 +106,14 @@ class Storm:
 
     def figures(self) -> dict[str, Any]:
         """Return what happened."""
-        order = sorted(self.metadata)
+        order = sorted(self.metadata) or [0.0]
         at = {f"p{part:g}": order[min(int(len(order) * part / 100), len(order) - 1)] for part in (50, 99, 99.9, 100)}
         faults = self.world.faults
         return {
             "operations": self.done.total(), "by kind": dict(self.done), "seconds": round(self.seconds, 1),
             "requests": faults.requests, "faults": faults.injected.total(), "faults by kind": dict(faults.injected),
-            "refused": dict(self.refused), "artifacts made": self.artifacts, "differences": 0,
-            "metadata operations": len(order),
+            "refused": dict(self.refused), "artifacts made": self.artifacts,
+            "metadata operations": len(self.metadata),
             "metadata seconds": {name: round(value, 5) for name, value in at.items()},
             "longest seconds": {name: round(value, 2) for name, value in sorted(self.longest.items())},
             "mounts": {name: _marks(samples) for name, samples in self.samples.items()},

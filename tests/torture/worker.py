@@ -33,6 +33,15 @@ class Wrong(Exception):
     """An answer that the model does not allow."""
 
 
+def read_on(fd: int, size: int, at: int) -> bytes:
+    """As pread(2), but read on from where that ends short, as it does before bytes that fail: to the error, or the end
+    of the file."""
+    got = b""
+    while len(got) < size and (piece := os.pread(fd, size - len(got), at + len(got))):
+        got += piece
+    return got
+
+
 @dataclass
 class Job:
     """What a worker is to do.
@@ -143,8 +152,11 @@ class Worker:
         at, size = self.chance.randrange(len(content) + 10), self.chance.choice((1, 512, 4096, 70_000, 200_000))
         if self.chance.random() < 0.05:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        if os.pread(fd, size, at) != content[at : at + size]:
-            raise Wrong(f"wrong bytes in {shared_name(number)} at {at}, {size} bytes")
+        wanted, got = content[at : at + size], read_on(fd, size, at)
+        if got != wanted:
+            right = next((place for place, pair in enumerate(zip(got, wanted)) if pair[0] != pair[1]), "all")
+            what = f"{len(got)} bytes instead of {len(wanted)}, right are {right}"
+            raise Wrong(f"{shared_name(number)}, {size} bytes at {at}: {what}")
         return None
 
     def read_whole(self) -> None:
