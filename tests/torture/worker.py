@@ -154,8 +154,9 @@ class Worker:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         wanted, got = content[at : at + size], read_on(fd, size, at)
         if got != wanted:
-            right = next((place for place, pair in enumerate(zip(got, wanted)) if pair[0] != pair[1]), "all")
-            what = f"{len(got)} bytes instead of {len(wanted)}, right are {right}"
+            wrong = (place for place, byte in enumerate(got) if wanted[place : place + 1] != bytes([byte]))
+            right = next(wrong, len(got))
+            what = f"{len(got)} bytes instead of {len(wanted)}, the first {right} of them right"
             raise Wrong(f"{shared_name(number)}, {size} bytes at {at}: {what}")
         return None
 
