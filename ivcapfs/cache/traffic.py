@@ -1,6 +1,6 @@
 """How much was read and fetched: counters around the reads and the requests for contents.
 
-Used by `ivcapfs.fs.mount`, which puts them in place, by `ivcapfs.fs.operations`, and told by `ivcapfs.fs.status`.
+Used by `ivcapfs.fs.floors`, which puts them in place, by `ivcapfs.fs.operations`, and told by `ivcapfs.fs.status`.
 
 Threading: any thread may call anything. `Traffic._lock` is held for an addition, never during I/O or a wait.
 """

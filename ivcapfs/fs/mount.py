@@ -1,4 +1,4 @@
-"""One mount, put together: client, cache, catalog, operations, kernel; its signals and its end.
+"""The life of one mount: how it begins, its signals, and its end. What it consists of is put together in `floors`.
 
 Used by the command line, in the process that serves (see `ivcapfs.fs.daemon` for how that one is made).
 
@@ -15,18 +15,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ivcapfs.allocator import give_back
-from ivcapfs.cache.disk import DiskSettings, DiskTier
-from ivcapfs.cache.reader import Reader
-from ivcapfs.cache.shelf import Shelf
-from ivcapfs.cache.traffic import CountedSource, Traffic
-from ivcapfs.catalog.index import Index
-from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection, connect
-from ivcapfs.config import CacheSettings, MountSettings
+from ivcapfs.config import MountSettings
 from ivcapfs.crashing import arm
 from ivcapfs.errors import (
     ApiError,
@@ -40,20 +33,14 @@ from ivcapfs.errors import (
     TransportError,
 )
 from ivcapfs.fs import coredumps
-from ivcapfs.fs.bindings import Bindings
+from ivcapfs.fs.floors import floors
 from ivcapfs.fs.keptstderr import KeptStderr
 from ivcapfs.fs.kernelreadahead import raise_read_ahead
 from ivcapfs.fs.logs import toggle_debug
 from ivcapfs.fs.mountpoint import KIND, Mount, mount_at, mounts
-from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.operations import Operations
 from ivcapfs.fs.running import Announcement, Running
-from ivcapfs.fs.status import StatusSource, StatusView
 from ivcapfs.fs.unmounting import unmount_lazily
-from ivcapfs.fs.views import Views
-from ivcapfs.fs.writable import Writable
-from ivcapfs.fs.writing import WritingOperations
-from ivcapfs.places import STATUS_FOLDER
 
 if TYPE_CHECKING:
     from ivcapfs.fs.binding import Kernel
@@ -68,7 +55,6 @@ WAKE = signal.SIGUSR2
 WAKE_SECONDS = 0.05
 END_SECONDS = 30.0
 """After this, a mount that does not end by itself is taken away from the tree, and the process exits."""
-CATALOG_WORKERS = 128
 TIDY_SECONDS = 60.0
 """So often memory that is free is given back."""
 ENDED_EARLY = "the mount was ended by a signal before it served"
@@ -122,7 +108,7 @@ class MountedFileSystem:
             connection.close()
 
     def _serve(self, kernel: Kernel, connection: Connection, interrupted: Callable[[], bool]) -> None:
-        """Build the floors, and stay in libfuse's loop."""
+        """Put everything together, and stay in libfuse's loop."""
 
         def check() -> None:
             if interrupted():
@@ -130,70 +116,10 @@ class MountedFileSystem:
             if self._closing.is_set() or kernel.is_over():
                 raise Closing("the mount is being taken down")
 
-        settings, stopped, bound = self._settings, self._closing.is_set, self._bound
-        pool = ThreadPoolExecutor(CATALOG_WORKERS, thread_name_prefix="catalog")
-        kernel_pool = ThreadPoolExecutor(1, thread_name_prefix="kernel")
-        store = Store(settings.catalog.folder, store_name(connection.origin, connection.identity))
-        catalog = self._index(connection, pool, store)
-        traffic = Traffic()
-        reader = self._reader(connection, traffic)
-        bindings = Bindings(kernel.forget, kernel_pool)
-        views = Views(connection.api, catalog, store, pool, refresh=settings.view.refresh, bound=bound)
-        status = StatusSource(settings, catalog, reader, traffic)
-        status_view = StatusView(status)
-        largest = min(settings.cache.block_size, settings.cache.read_ahead)
-        neighbours = Neighbours(store.neighbours, reader, largest, stopped)
-        more_views = {**views.by_name, STATUS_FOLDER: status_view}
-        parts = (catalog, reader, bindings, neighbours, settings.view, check, more_views, traffic.count_read)
-        writable: Writable | None = None
-        if settings.write is None:
-            operations = Operations(*parts)
-        else:
-            writable = Writable(settings, settings.write, connection, catalog, store, views, kernel.forget, stopped)
-            writable.recover()
-            status.uploads, writable.hurried = writable.status, status_view.look_again
-            place, most = settings.mountpoint, settings.threads
-            operations = WritingOperations(*parts, writable=writable, mountpoint=place, most=most)
-        try:
+        with floors(self._settings, connection, kernel.forget, check, self._closing) as (operations, writable):
             self._loop(kernel, operations)
             if writable and not self._closing.is_set():
                 writable.finish()
-        finally:
-            self._closing.set()
-            if writable:
-                writable.close()
-            neighbours.close()
-            reader.shutdown()
-            catalog.close()
-            views.close()
-            for executor in (pool, kernel_pool):
-                executor.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def _bound(self) -> float:
-        """Seconds that one wait lasts at most without anything coming."""
-        limits = self._settings.client.limits
-        return limits.total + limits.idle
-
-    def _index(self, connection: Connection, pool: Executor, store: Store) -> Index:
-        """Return what knows the artifacts."""
-        return Index(
-            connection.api,
-            connection.blobs,
-            pool,
-            store,
-            refresh=self._settings.view.refresh,
-            reconcile=self._settings.catalog.reconcile,
-            bound=self._bound,
-        )
-
-    def _reader(self, connection: Connection, traffic: Traffic) -> Reader:
-        """Return what reads contents, over the blocks in memory and on disk."""
-        cache = self._settings.cache
-        tier = _tier(cache)
-        shelf = Shelf(tier, cache.block_size, connection.origin, connection.identity) if tier else None
-        source = CountedSource(connection.blobs, traffic)
-        return Reader(source, cache, shelf=shelf, bound=self._bound, stopped=self._closing.is_set)
 
     def _loop(self, kernel: Kernel, operations: Operations) -> None:
         """Mount and answer callbacks, until the end."""
@@ -315,15 +241,6 @@ def check_deployment(connection: Connection) -> None:
         raise MountError(f"{origin} does not answer like an IVCAP deployment: check the URL ({exc})") from exc
     except TransportError as exc:
         raise MountError(f"{origin} does not answer: {exc}") from exc
-
-
-def _tier(cache: CacheSettings) -> DiskTier | None:
-    """Return the tier on disk, where one is asked for.
-
-    Raises:
-        ConfigError: its folder cannot be used.
-    """
-    return DiskTier(DiskSettings(cache.folder, cache.folder_size)) if cache.folder is not None else None
 
 
 def _load_binding(*, writes: bool) -> tuple[type[Kernel], Callable[[], bool]]:

@@ -1,6 +1,6 @@
 """How the mount does, as one value and as JSON: `.ivcapfs/status.json` in its root, which no listing shows.
 
-Used by `ivcapfs.fs.mount`, and read through the mount by `ivcapfs status`. Telling it makes no request and waits for
+Used by `ivcapfs.fs.floors`, and read through the mount by `ivcapfs status`. Telling it makes no request and waits for
 nothing, so it is there while the server is down, and during the first synchronization.
 
 Threading: any thread may call anything. `StatusView._lock` guards the last text.

@@ -1,7 +1,7 @@
 """The views that ask questions, put together: `collections/`, `at/`, `search/`, over one set of kept answers; and who
 changes what these answers tell.
 
-Used by `ivcapfs.fs.mount`. Threading: made once; the pools here run the requests of these views alone, so that long
+Used by `ivcapfs.fs.floors`. Threading: made once; the pools here run the requests of these views alone, so that long
 searches hold up nobody else.
 """
 

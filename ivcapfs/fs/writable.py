@@ -1,6 +1,6 @@
 """What a mount that writes has besides: the spool, the uploads, and what happens when a new file is an artifact.
 
-Used by `ivcapfs.fs.mount`, which makes it, and by `writing`. Threading: made and closed by one thread; all else may be
+Used by `ivcapfs.fs.floors`, which makes it, and by `writing`. Threading: made and closed by one thread; all else may be
 called by any.
 """
 

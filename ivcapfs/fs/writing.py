@@ -1,6 +1,6 @@
 """The operations of a mount that writes, one method per callback: thin, as those that read.
 
-Used by `ivcapfs.fs.mount` where the option `write` was given, in place of `Operations`. The rules are in `writer`.
+Used by `ivcapfs.fs.floors` where the option `write` was given, in place of `Operations`. The rules are in `writer`.
 
 Threading: any thread may call anything; see `Operations`.
 """

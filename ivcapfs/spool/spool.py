@@ -1,6 +1,6 @@
 """One mount's spool: its own folder, and those that mounts before it left with work to do.
 
-Used by `ivcapfs.fs.mount`, and by the commands that look after uploads while nothing is mounted.
+Used by `ivcapfs.fs.writable`, and by the commands that look after uploads while nothing is mounted.
 
 Threading: made and closed by one thread; `new` may be called by any. `Spool._lock` guards the list of folders.
 """
