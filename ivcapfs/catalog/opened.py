@@ -90,6 +90,32 @@ class Opened:
                 raise
             return result
 
+    def shrink(self) -> None:
+        """Give back the pages of the file that SQLite keeps in memory, but for connections that are in use.
+
+        A connection keeps as much as it ever read, up to its limit (``PRAGMA shrink_memory``). The kernel has the
+        pages as well, and gives them again in no time.
+        """
+        if self.path is None:
+            return
+        if self.writing.acquire(blocking=False):
+            try:
+                _shrink(self.writer)
+            finally:
+                self.writing.release()
+        lent: list[sqlite3.Connection] = []
+        while self.idle and self.slots.acquire(blocking=False):  # a slot for each, or others would be opened meanwhile
+            try:
+                lent.append(self.idle.pop())
+            except IndexError:
+                self.slots.release()
+        for conn in lent:
+            _shrink(conn)
+            self.idle.append(conn)
+            self.slots.release()
+        if self.retired:
+            self._close_idle()
+
     def retire(self) -> None:
         """Close what nobody uses at the moment; the rest when it is given back."""
         self.retired = True
@@ -103,6 +129,11 @@ class Opened:
                 conn = self.idle.pop()
                 with contextlib.suppress(sqlite3.Error):
                     conn.close()
+
+
+def _shrink(conn: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):  # it was closed just now
+        conn.execute("PRAGMA shrink_memory")
 
 
 def check_file(folder: int, name: str) -> None:

@@ -86,6 +86,10 @@ class Store:
         """Let go of the database."""
         self._database.close()
 
+    def shrink(self) -> None:
+        """Give back what is kept in memory and can be read again."""
+        self._database.shrink()
+
     # -- writing -------------------------------------------------------------------------------------------------
 
     def write(self, work: Callable[[Transaction], V]) -> V:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from ivcapfs.cache.disk import DiskSettings, DiskTier
 from ivcapfs.cache.reader import Reader
@@ -21,6 +22,7 @@ from ivcapfs.catalog.index import Index
 from ivcapfs.catalog.store import Store, store_name
 from ivcapfs.client import Connection
 from ivcapfs.config import MountSettings
+from ivcapfs.errors import Closing
 from ivcapfs.fs.bindings import Bindings
 from ivcapfs.fs.neighbours import Neighbours
 from ivcapfs.fs.operations import Operations
@@ -29,17 +31,32 @@ from ivcapfs.fs.views import Views
 from ivcapfs.fs.writable import Writable
 from ivcapfs.fs.writing import WritingOperations
 from ivcapfs.places import STATUS_FOLDER
-from ivcapfs.waits import Check
+from ivcapfs.waits import Check, submit
 
 CATALOG_WORKERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """What stands.
+
+    Attributes:
+        operations: answer the kernel.
+        writable: what writes; None where the mount does not.
+        shrink: gives back memory that is kept of the catalog; waits for nothing.
+    """
+
+    operations: Operations
+    writable: Writable | None
+    shrink: Callable[[], None]
 
 
 @contextmanager
 def floors(
     settings: MountSettings, connection: Connection, forget: Callable[[str], None], check: Check,
     closing: threading.Event,
-) -> Iterator[tuple[Operations, Writable | None]]:  # fmt: skip
-    """Give what answers the kernel, and what writes where the mount does.
+) -> Iterator[Floors]:  # fmt: skip
+    """Put everything together for as long as the block lasts.
 
     Args:
         forget: makes the kernel drop what it knows of a path.
@@ -59,7 +76,7 @@ def floors(
 def _build(
     settings: MountSettings, connection: Connection, forget: Callable[[str], None], check: Check,
     closing: threading.Event, stack: ExitStack,
-) -> tuple[Operations, Writable | None]:  # fmt: skip
+) -> Floors:  # fmt: skip
     """Make all of it; `stack` learns how each is closed."""
     stopped, bound, refresh = closing.is_set, _bound(settings), settings.view.refresh
     pool, kernel_pool = _pool(stack, CATALOG_WORKERS, "catalog"), _pool(stack, 1, "kernel")
@@ -82,19 +99,40 @@ def _build(
     bindings, more_views = Bindings(forget, kernel_pool), {**views.by_name, STATUS_FOLDER: status_view}
     parts = (catalog, reader, bindings, neighbours, settings.view, check, more_views, traffic.count_read)
     if settings.write is None:
-        return Operations(*parts), None
+        return Floors(Operations(*parts), None, _shrinking(store, pool))
     writable = Writable(settings, settings.write, connection, catalog, store, views, forget, stopped)
     stack.callback(writable.close)
     writable.recover()
     status.uploads, writable.hurried = writable.status, status_view.look_again
     place, most = settings.mountpoint, settings.threads
-    return WritingOperations(*parts, writable=writable, mountpoint=place, most=most), writable
+    operations = WritingOperations(*parts, writable=writable, mountpoint=place, most=most)
+    return Floors(operations, writable, _shrinking(store, pool))
 
 
 def _pool(stack: ExitStack, workers: int, name: str) -> Executor:
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
     return pool
+
+
+def _shrinking(store: Store, pool: Executor) -> Callable[[], None]:
+    """Return what has the catalog shrunk on the pool, once at a time: where its disk hangs, nothing else may."""
+    busy = threading.Lock()
+
+    def work() -> None:
+        try:
+            store.shrink()
+        finally:
+            busy.release()
+
+    def shrink() -> None:
+        if busy.acquire(blocking=False):
+            try:
+                submit(pool, work)
+            except Closing:
+                busy.release()
+
+    return shrink
 
 
 def _reader(settings: MountSettings, connection: Connection, traffic: Traffic, closing: threading.Event) -> Reader:

@@ -77,6 +77,7 @@ class MountedFileSystem:
         self._closing = threading.Event()
         self._ended = threading.Event()
         self._announced = False
+        self._shrink: Callable[[], None] = lambda: None  # set once, when there is something
         self._mount: Mount | None = None  # set once, when the mount serves
         self._lock = threading.Lock()
         self._before: frozenset[int] | None = None  # the mounts there were before ours may be; guarded by _lock
@@ -116,10 +117,11 @@ class MountedFileSystem:
             if self._closing.is_set() or kernel.is_over():
                 raise Closing("the mount is being taken down")
 
-        with floors(self._settings, connection, kernel.forget, check, self._closing) as (operations, writable):
-            self._loop(kernel, operations)
-            if writable and not self._closing.is_set():
-                writable.finish()
+        with floors(self._settings, connection, kernel.forget, check, self._closing) as built:
+            self._shrink = built.shrink
+            self._loop(kernel, built.operations)
+            if built.writable and not self._closing.is_set():
+                built.writable.finish()
 
     def _loop(self, kernel: Kernel, operations: Operations) -> None:
         """Mount and answer callbacks, until the end."""
@@ -184,7 +186,8 @@ class MountedFileSystem:
         while received not in ENDING:
             got = signal.sigtimedwait(ENDING | {DEBUG}, TIDY_SECONDS)
             if got is None:
-                give_back()
+                self._shrink()
+                give_back()  # also what was shrunk the time before
             elif (received := got.si_signo) == DEBUG:
                 toggle_debug()
         log.info("got %s: unmounting", signal.Signals(received).name)

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -379,3 +380,50 @@ def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
         assert [store.path for store in stores] == [file_in(tmp_path / f"catalog{turn}")] * 4
         for store in stores:
             store.close()
+
+
+def test_memory_is_given_back_and_what_is_known_stays(world: World, folder: Path) -> None:
+    with contextlib.closing(Store(folder, "catalog")) as store:
+        known = store.all_batch(0, store.last_row())
+        store.write(lambda change: change.note(marked=1))
+        current = store._database._current()
+        connections = [current.writer, *current.idle]
+        assert len(connections) == 2
+        said: list[str] = []
+        for conn in connections:
+            conn.set_trace_callback(said.append)
+        store.shrink()
+        assert said == ["PRAGMA shrink_memory"] * 2
+        assert store.all_batch(0, store.last_row()) == known
+        assert store.meta()["marked"] == 1
+
+
+def test_memory_is_given_back_beside_readers_and_a_writer_without_more_connections(world: World, folder: Path) -> None:
+    with contextlib.closing(Store(folder, "catalog")) as store, ThreadPoolExecutor(12) as pool:
+        over = threading.Event()
+
+        def read() -> None:
+            while not over.is_set():
+                assert store.all_batch(0, store.last_row())
+
+        def write() -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                store.write(lambda change, number=number: change.note(marked=number))  # type: ignore[misc]
+
+        work = [pool.submit(read) for _ in range(10)] + [pool.submit(write)]
+        for _ in range(200):
+            store.shrink()
+        over.set()
+        for done in work:
+            done.result()
+        assert len(store._database._current().idle) <= opened.READERS
+
+
+def test_a_closed_store_has_nothing_to_give_back(world: World, folder: Path) -> None:
+    store = Store(folder, "catalog")
+    store.shrink()
+    assert store.meta()
+    store.close()
+    store.shrink()

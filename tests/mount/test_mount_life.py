@@ -242,11 +242,15 @@ def test_a_mount_gives_memory_back_every_now_and_then(platform: Platform, folder
     program = (
         "import ivcapfs.fs.mount as mount; mount.TIDY_SECONDS = 0.05\n"
         f"mount.give_back = lambda: open({str(tmp_path / 'given')!r}, 'a').write('.')\n"
+        "from ivcapfs.catalog.store import Store\n"
+        f"Store.shrink = lambda self: open({str(tmp_path / 'shrunk')!r}, 'a').write('.')\n"
         "from ivcapfs.cli import main; main(prog_name='ivcapfs')"
     )
     command = [sys.executable, "-c", program, "mount", platform.url, folder]
     assert run(*command, env=clean_env(IVCAP_JWT=TOKEN)).returncode == 0
-    eventually(lambda: (tmp_path / "given").exists() and len((tmp_path / "given").read_text()) > 2, "again and again")
+    for name in ("given", "shrunk"):
+        told = tmp_path / name
+        eventually(lambda told=told: told.exists() and len(told.read_text()) > 2, f"again and again: {name}")
     assert os.listdir(folder)
     assert run(*ivcapfs("umount", folder)).returncode == 0
     assert daemons(folder) == []
