@@ -9,13 +9,13 @@ guarded by the reader's lock. One transfer fills a block, any number of readers 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ivcapfs.errors import DeadlineExceeded
 from ivcapfs.waits import POLL_SECONDS, Check, now
 
-Sink = Callable[[memoryview], None]
-"""Takes the next bytes of a read; they are valid during the call only."""
+Sink = Callable[[Sequence[memoryview], bool], None]
+"""Takes the next bytes of a read, which are valid during the call only, and whether they are the last."""
 
 _Waiter = tuple[int, threading.Lock]
 """How many bytes somebody needs, and a lock that is let go when they are there: unlike a condition's, whoever waits for
@@ -84,13 +84,12 @@ class Block:
         for _, bell in woken:
             bell.release()
 
-    def copy(self, position: int, end: int, sink: Sink) -> int:
-        """Hand what the block has of [position, end), all of which is there, to the sink; return how far that got."""
+    def part(self, position: int, end: int) -> memoryview:
+        """Return what the block has of [position, end), all of which is there, to be read now."""
         stop = min(end, self.end)
-        sink(self.buffer[position - self.start : stop - self.start])
         if stop == self.end:
             self.is_spent = True
-        return stop
+        return self.buffer[position - self.start : stop - self.start]
 
     def wait(self, offset: int, check: Check, seconds: float, what: str) -> bool:
         """Wait until the bytes before `offset` (of the artifact) are there.

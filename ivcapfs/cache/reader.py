@@ -115,9 +115,9 @@ class Reader:
 
     def read(self, handle: Handle, offset: int, size: int, check: Check) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only where the file ends; errors as `read_into`."""
-        pieces: list[bytes] = []
-        self.read_into(handle, offset, size, lambda view: pieces.append(bytes(view)), check)
-        return b"".join(pieces)
+        gathered = bytearray()
+        self.read_into(handle, offset, size, lambda pieces, _: gathered.extend(b"".join(pieces)), check)
+        return bytes(gathered)
 
     def read_into(self, handle: Handle, offset: int, size: int, sink: Sink, check: Check) -> int:
         """Hand the bytes of [offset, offset + size) to `sink`, in order; return how many, fewer only at the file's end.
@@ -135,8 +135,11 @@ class Reader:
                 self._plan(read, position, check)
                 for block in read.blocks:
                     block.wait(min(read.end, block.end), check, self._bound, f"artifact {handle.blob.uuid}")
-                for block in read.blocks:  # only now: who waits with half an answer has memory for all of it
-                    position = block.copy(position, read.end, sink)
+                pieces = []
+                for block in read.blocks:
+                    pieces.append(block.part(position, read.end))
+                    position = min(read.end, block.end)
+                sink(pieces, position == read.end)
             finally:
                 self._done_with(read)
         return max(0, position - offset)

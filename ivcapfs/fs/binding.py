@@ -22,6 +22,7 @@ os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy would take libfuse 2 where 
 import mfusepy
 
 from ivcapfs.config import MountSettings
+from ivcapfs.fs.directreplies import FIRST, LAST, Device
 from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
 from ivcapfs.fs.replies import Reply, keep_memory_together
@@ -89,6 +90,7 @@ class Kernel(mfusepy.FUSE):
         self._settings = settings
         self._lock = threading.Lock()
         self._fuse: ctypes.c_void_p | None = None  # while libfuse may be called about it; written under _lock
+        self._device: Device | None = None  # written by the first callback
         self.was_ready = False
 
     def serve(self, operations: Operations, ready: Callable[[], None], first_open: Callable[[], None]) -> None:
@@ -157,6 +159,9 @@ class Kernel(mfusepy.FUSE):
         wishes.negative_timeout = 0
         wishes.kernel_cache = wishes.auto_cache = wishes.direct_io = 0
         self._fuse = ctypes.c_void_p(lib.fuse_get_context().contents.fuse)
+        if FIRST <= VERSION <= LAST:
+            session = lib.fuse_get_session(self._fuse)
+            self._device = Device(lib.fuse_get_context, session, lib.fuse_session_fd(session))
         self.was_ready = True
         self._ready()
 
@@ -191,9 +196,11 @@ class Kernel(mfusepy.FUSE):
 
     def read_buf(self, path: bytes | None, bufpp: Any, size: int, offset: int, fip: Any) -> int:
         """``read_buf``: as ``read``, into memory that is ours until there are bytes for it."""
-        reply = Reply(size)
+        reply = Reply(size, self._device)
         try:
             self.operations.read_buf(fip.contents.fh, size, offset, reply.add)
+            if reply.is_sent:
+                return -errno.EIO  # nobody is told: see `ivcapfs.fs.directreplies`
             ctypes.c_void_p.from_address(ctypes.addressof(bufpp.contents)).value = reply.hand_over()
         finally:
             reply.drop()

@@ -179,7 +179,7 @@ class Neighbours:
         size = wanted.size or 0
         handle = self._reader.open(self._reader.blob(wanted.uuid, size))
         try:
-            self._reader.read_into(handle, 0, size, lambda _: None, check)
+            self._reader.read_into(handle, 0, size, lambda *_: None, check)
         except (IvcapfsError, OSError) as exc:
             log.debug("%s was not read ahead: %s", wanted.name, exc)
         finally:

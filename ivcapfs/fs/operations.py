@@ -178,9 +178,9 @@ class Operations:
 
     def read(self, handle: int, size: int, offset: int) -> bytes:
         """Return the bytes of [offset, offset + size), fewer only at the end of the file (pread(2))."""
-        pieces: list[bytes] = []
-        self.read_buf(handle, size, offset, lambda view: pieces.append(bytes(view)))
-        return b"".join(pieces)
+        gathered = bytearray()
+        self.read_buf(handle, size, offset, lambda pieces, _: gathered.extend(b"".join(pieces)))
+        return bytes(gathered)
 
     @answers
     def read_buf(self, handle: int, size: int, offset: int, sink: Sink) -> int:
@@ -194,7 +194,7 @@ class Operations:
             self._count_read(count)
             return count
         piece = memoryview(file.reading)[offset : offset + size]
-        sink(piece)
+        sink([piece], True)
         return len(piece)
 
     @answers

@@ -83,7 +83,7 @@ class WritingOperations(Operations):
         if not isinstance(file, _DraftFile):
             return super().read_buf(handle, size, offset, sink)
         data = file.draft.read(size, offset)
-        sink(memoryview(data))
+        sink([memoryview(data)], True)
         return len(data)
 
     @answers

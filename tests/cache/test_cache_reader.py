@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -239,11 +239,11 @@ def test_a_buffer_is_not_used_again_while_somebody_copies_out_of_it(source: Fake
     inside, go_on = threading.Event(), threading.Event()
     seen: list[tuple[bytes, bytes]] = []
 
-    def sink(view: memoryview) -> None:
-        before = bytes(view)
+    def sink(pieces: Sequence[memoryview], is_last: bool) -> None:
+        before = b"".join(pieces)
         inside.set()
         assert go_on.wait(PATIENCE)
-        seen.append((before, bytes(view)))
+        seen.append((before, b"".join(pieces)))
 
     with reading(source, memory=4 * BLOCK) as reader:
         copying = Background(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ivcapfs.cache.block import Sink
 from ivcapfs.errors import NoSpace
 
 
@@ -21,13 +22,13 @@ def flipped_byte() -> None:
 
     right, count = Operations.read_buf, [0]
 
-    def read_buf(self: Any, handle: int, size: int, offset: int, sink: Callable[[memoryview], None]) -> int:
-        def flip(view: memoryview) -> None:
+    def read_buf(self: Any, handle: int, size: int, offset: int, sink: Sink) -> int:
+        def flip(pieces: Sequence[memoryview], is_last: bool) -> None:
             count[0] += 1
-            data = bytearray(view)
+            data = bytearray(b"".join(pieces))
             if data and count[0] % 300 == 0:
                 data[len(data) // 2] ^= 1
-            sink(memoryview(data))
+            sink([memoryview(data)], is_last)
 
         return right(self, handle, size, offset, flip)
 
