@@ -84,12 +84,12 @@ class Block:
         for _, bell in woken:
             bell.release()
 
-    def part(self, position: int, end: int) -> memoryview:
-        """Return what the block has of [position, end), all of which is there, to be read now."""
-        stop = min(end, self.end)
+    def part(self, start: int, end: int) -> memoryview:
+        """Return what the block has of [start, end), all of which is there, for a read."""
+        begin, stop = max(start, self.start), min(end, self.end)
         if stop == self.end:
             self.is_spent = True
-        return self.buffer[position - self.start : stop - self.start]
+        return self.buffer[begin - self.start : stop - self.start]
 
     def wait(self, offset: int, check: Check, seconds: float, what: str) -> bool:
         """Wait until the bytes before `offset` (of the artifact) are there.

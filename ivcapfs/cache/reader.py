@@ -135,10 +135,8 @@ class Reader:
                 self._plan(read, position, check)
                 for block in read.blocks:
                     block.wait(min(read.end, block.end), check, self._bound, f"artifact {handle.blob.uuid}")
-                pieces = []
-                for block in read.blocks:
-                    pieces.append(block.part(position, read.end))
-                    position = min(read.end, block.end)
+                pieces = [block.part(position, read.end) for block in read.blocks]
+                position = min(read.end, read.blocks[-1].end)
                 sink(pieces, position == read.end)
             finally:
                 self._done_with(read)

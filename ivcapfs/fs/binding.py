@@ -22,7 +22,7 @@ os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # mfusepy would take libfuse 2 where 
 import mfusepy
 
 from ivcapfs.config import MountSettings
-from ivcapfs.fs.directreplies import FIRST, LAST, Device
+from ivcapfs.fs.directreplies import Device
 from ivcapfs.fs.nodes import Attributes
 from ivcapfs.fs.operations import Operations
 from ivcapfs.fs.replies import Reply, keep_memory_together
@@ -159,9 +159,8 @@ class Kernel(mfusepy.FUSE):
         wishes.negative_timeout = 0
         wishes.kernel_cache = wishes.auto_cache = wishes.direct_io = 0
         self._fuse = ctypes.c_void_p(lib.fuse_get_context().contents.fuse)
-        if FIRST <= VERSION <= LAST:
-            session = lib.fuse_get_session(self._fuse)
-            self._device = Device(lib.fuse_get_context, session, lib.fuse_session_fd(session))
+        session = lib.fuse_get_session(self._fuse)
+        self._device = Device(lib.fuse_get_context, session, lib.fuse_session_fd(session), VERSION)
         self.was_ready = True
         self._ready()
 

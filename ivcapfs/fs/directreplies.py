@@ -9,7 +9,7 @@ an interrupted request and says nothing (`fuse_write_msg_dev`, and before 3.19 `
 The number of the request is not in libfuse's interface. It is where it has been since 2013: the pointer to the request
 lies behind the ``struct fuse_context`` that fuse_get_context(3) returns, and the request begins with its session and
 its number. Versions up to 3.19 were looked at, and of each request the session is compared with the one that the
-interface tells. Where anything is otherwise, reads are answered by a copy.
+interface tells. Where anything is otherwise, the log says so, and reads are answered by a copy from then on.
 
 Threading: any thread may call anything.
 """
@@ -18,13 +18,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import struct
 from collections.abc import Sequence
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 FIRST, LAST = (3, 2), (3, 19)
 """Versions of libfuse whose structures are known."""
+COPIED = "reads are answered by a copy"
+"""How the log begins to say so."""
 MOST_PIECES = 64
 """Pieces of one answer; writev(2) takes 1,024."""
 _HEADER = struct.Struct("=IiQ")
@@ -49,13 +54,17 @@ class Device:
         get_context: fuse_get_context(3).
         session: the address of the mount's ``struct fuse_session``.
         descriptor: of the device.
+        version: of libfuse.
     """
 
-    def __init__(self, get_context: Any, session: int, descriptor: int) -> None:
+    def __init__(self, get_context: Any, session: int, descriptor: int, version: tuple[int, int]) -> None:
         address = ctypes.cast(get_context, ctypes.c_void_p).value or 0
         self._context = ctypes.PYFUNCTYPE(ctypes.c_void_p)(address)  # too short to let the interpreter's lock go
         self._session = session
         self._descriptor = descriptor
+        self._is_known = True
+        if not FIRST <= version <= LAST:
+            self._is_strange(f"libfuse {version[0]}.{version[1]} was not looked at")
 
     def send(self, pieces: Sequence[memoryview]) -> bool:
         """Answer the request of the callback on this thread; return False where that cannot be done so.
@@ -75,11 +84,18 @@ class Device:
 
     def _number(self) -> int | None:
         """Return the number of the request that this thread answers; None where it is not where it should be."""
-        context = self._context()
+        context = self._context() if self._is_known else None
         if not context:
             return None
         request = ctypes.c_void_p.from_address(context + ctypes.sizeof(_Context)).value
         if not request:
             return None
         session, number = _REQUEST.unpack(ctypes.string_at(request, _REQUEST.size))
-        return int(number) if session == self._session else None
+        if session != self._session:
+            self._is_strange("libfuse's requests are not as they were")
+            return None
+        return int(number)
+
+    def _is_strange(self, why: str) -> None:
+        self._is_known = False
+        log.info("%s: %s", COPIED, why)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivcapfs.fs.directreplies import MOST_PIECES, Device
+from ivcapfs.fs.directreplies import COPIED, FIRST, LAST, MOST_PIECES, Device
 from ivcapfs.fs.replies import SHORT, Reply
 
 
@@ -104,8 +104,8 @@ class FakeFuse:
         self.reads, self.writes = os.pipe()
         fcntl.fcntl(self.writes, fcntl.F_SETPIPE_SZ, 4 * len(LONG))
 
-    def device(self, session: int = SESSION) -> Device:
-        return Device(self._function, session, self.writes)
+    def device(self, session: int = SESSION, version: tuple[int, int] = LAST) -> Device:
+        return Device(self._function, session, self.writes, version)
 
     def close(self) -> None:
         os.close(self.reads)
@@ -143,14 +143,22 @@ def test_other_answers_are_copied(fuse: FakeFuse, pieces: list[bytes]) -> None:
     assert taken(reply) == whole
 
 
-def test_a_request_of_another_session_is_answered_by_a_copy(fuse: FakeFuse) -> None:
-    reply = Reply(len(LONG), fuse.device(session=SESSION + 8))
-    reply.add([memoryview(LONG)], True)
-    assert not reply.is_sent
-    assert taken(reply) == LONG
+def test_where_libfuse_is_another_one_all_is_copied_and_the_log_says_so_once(
+    fuse: FakeFuse, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for made in ({"session": SESSION + 8}, {"version": (LAST[0], LAST[1] + 1)}, {"version": (FIRST[0] - 1, 9)}):
+        caplog.clear()
+        device = fuse.device(**made)  # type: ignore[arg-type]
+        for _ in range(2):
+            reply = Reply(len(LONG), device)
+            reply.add([memoryview(LONG)], True)
+            assert not reply.is_sent
+            assert taken(reply) == LONG
+        assert [record.message.startswith(COPIED) for record in caplog.records] == [True]
 
 
-def test_so_is_one_that_is_not_where_it_should_be(fuse: FakeFuse) -> None:
+def test_a_request_that_is_not_there_is_answered_by_a_copy(fuse: FakeFuse) -> None:
     ctypes.memset(fuse.context, 0, ctypes.sizeof(fuse.context))
     assert not fuse.device().send([memoryview(LONG)])
 

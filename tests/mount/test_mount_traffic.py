@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from ivcapfs.fs.directreplies import COPIED
 from ivcapfs.server.runner import Platform
 from tests.mount.conftest import TOKEN, Faults, Mount, Mounter, daemons, output, process, run, settled_counters
 
@@ -123,6 +124,13 @@ def test_reading_it_all_once_fetches_each_byte_once(platform: Platform, mount: M
     assert sent == len(content)
     assert requests["artifact.read"] == 1
     assert requests["blob.get"] <= 65
+
+
+def test_long_answers_go_to_the_kernel_without_a_copy_on_this_machine(platform: Platform, mount: Mount) -> None:
+    content = noise(4 * MIB)
+    add(platform, "long.bin", content)
+    assert (mount.artifacts / "long.bin").read_bytes() == content
+    assert COPIED not in mount.logged()
 
 
 def test_eight_readers_of_one_cold_file_fetch_it_once(platform: Platform, mount: Mount) -> None:
