@@ -1,4 +1,4 @@
-"""When to read ahead, how far, and in how many transfers: one small state per open file, one per mount.
+"""When to read ahead, and how far: one small state per open file; and how many transfers do so, for the whole mount.
 
 Used by `ivcapfs.cache.reader`. Pure: no I/O, no clock. Not safe for several threads: the reader calls it under its own
 lock.
@@ -8,8 +8,7 @@ So a read counts as sequential when it begins near where the reading has got to,
 of a file is never followed by read-ahead: ``head``, ``file`` and ``tail`` stop after it. Then the window doubles each
 time that the reader has used up half of it, and one read elsewhere closes it again.
 
-How far the window may grow depends on the connections: a fast one needs two transfers at a time, of which one is ready
-when the other is read; of slow ones many go side by side.
+How far the window may grow depends on the connections (`ivcapfs.cache.pace`).
 """
 
 from __future__ import annotations
@@ -24,10 +23,6 @@ NEAR_BEHIND = 32
 NEAR_AHEAD = 16
 LONGEST = 64
 """Of one transfer. All four in smallest blocks."""
-ENOUGH = 400_000_000
-"""Bytes per second: connections are added until those of all readers carry this together."""
-MOST_TRANSFERS = 16
-SMOOTHING = 0.3
 MOST_MOVING, MOST_STILL = 32, 96
 """Transfers at a time, of all readers, that fetch what nobody waits for yet; those that stand still count apart."""
 STILL_SECONDS = 2.0
@@ -93,32 +88,6 @@ class Handle:
     blob: Blob
     ahead: ReadAhead
     is_open: bool = True
-
-
-@dataclass(slots=True)
-class Pace:
-    """How fast one connection is, as seen lately, and what follows for the windows.
-
-    Args:
-        block: the smallest block, in bytes.
-    """
-
-    block: int
-    rate: float = 0.0
-
-    def note(self, size: int, seconds: float) -> None:
-        """Note a finished transfer of so many bytes; short ones tell more of the latency than of the rate."""
-        if size >= LONGEST * self.block // 8 and seconds > 0:
-            rate = size / seconds
-            self.rate = rate if not self.rate else (1 - SMOOTHING) * self.rate + SMOOTHING * rate
-
-    def transfers(self, readers: int) -> int:
-        """Return how many transfers should go side by side for one of so many readers."""
-        return max(2, min(MOST_TRANSFERS, round(ENOUGH / (self.rate * readers)))) if self.rate else 2
-
-    def largest(self, limit: int, readers: int) -> int:
-        """Return the largest useful window of one of so many readers, within `limit` bytes."""
-        return min(limit, self.transfers(readers) * LONGEST * self.block)
 
 
 @dataclass(slots=True)

@@ -21,7 +21,8 @@ from cachetools import LRUCache
 
 from ivcapfs.cache.block import Block, Sink
 from ivcapfs.cache.memory import Memory, rounded
-from ivcapfs.cache.readahead import LONGEST, Handle, Pace, ReadAhead, Slots
+from ivcapfs.cache.pace import Pace
+from ivcapfs.cache.readahead import LONGEST, Handle, ReadAhead, Slots
 from ivcapfs.cache.shelf import Shelf
 from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
@@ -324,7 +325,7 @@ class Reader:
             self._ahead.discard(block)
             self._finished += 1
             if failure is None:
-                self._pace.note(block.size, seconds)
+                self._pace.note(block.size, seconds, self._memory.filling // len(block.buffer))
                 self._memory.keep(block)
             else:
                 self._forget(block)

@@ -8,16 +8,13 @@ from hypothesis import strategies as st
 
 from ivcapfs.cache.block import Block
 from ivcapfs.cache.readahead import (
-    ENOUGH,
     FIRST_WINDOW,
     LONGEST,
     MOST_MOVING,
     MOST_STILL,
-    MOST_TRANSFERS,
     NEAR_AHEAD,
     NEAR_BEHIND,
     STILL_SECONDS,
-    Pace,
     ReadAhead,
     Slots,
 )
@@ -132,41 +129,7 @@ def test_a_window_shrinks_with_its_share() -> None:
     assert ahead.size == 2 * BLOCK and ahead.transfer == BLOCK
 
 
-# -- the pace ----------------------------------------------------------------------------------------------------
-
-LONG = LONGEST * BLOCK
-
-
-@pytest.mark.parametrize(
-    ("rate", "transfers"),
-    [(1, MOST_TRANSFERS), (ENOUGH / 100, MOST_TRANSFERS), (ENOUGH / 5, 5), (ENOUGH, 2), (1e12, 2)],
-)
-def test_slow_connections_get_many_transfers_and_fast_ones_two(rate: float, transfers: int) -> None:
-    pace = Pace(BLOCK)
-    pace.note(LONG, LONG / rate)
-    assert pace.transfers(1) == transfers
-    assert pace.largest(10**9, 1) == transfers * LONG
-    assert pace.largest(BLOCK, 1) == BLOCK
-
-
-def test_before_anything_is_known_two_transfers() -> None:
-    assert Pace(BLOCK).transfers(1) == 2
-
-
-def test_short_transfers_and_broken_clocks_tell_nothing() -> None:
-    pace = Pace(BLOCK)
-    pace.note(BLOCK, 1000.0)
-    pace.note(LONG, 0.0)
-    pace.note(LONG, -1.0)
-    assert pace.rate == 0
-
-
-def test_the_pace_follows_what_was_seen_lately() -> None:
-    pace = Pace(BLOCK)
-    pace.note(LONG, LONG / ENOUGH)
-    for _ in range(30):
-        pace.note(LONG, LONG / 1000)
-    assert pace.transfers(1) == MOST_TRANSFERS
+# -- slots -------------------------------------------------------------------------------------------------------
 
 
 def test_transfers_that_stand_still_take_nobodys_slot_for_long() -> None:
@@ -194,8 +157,3 @@ def test_even_those_that_stand_still_are_bounded() -> None:
         assert slots.is_free(number * STILL_SECONDS)
         slots.add(Block(0, 8, memoryview(b""), ahead=True), number * STILL_SECONDS)
     assert not slots.is_free(10**9)
-
-
-def test_readers_share_what_the_connections_carry() -> None:
-    pace = Pace(BLOCK, rate=ENOUGH / 8)
-    assert [pace.transfers(readers) for readers in (1, 2, 4, 100)] == [8, 4, 2, 2]

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ivcapfs.cache.block import Block
-from ivcapfs.cache.readahead import FIRST_WINDOW, LONGEST, MOST_TRANSFERS, Handle, Pace
+from ivcapfs.cache.pace import MOST_TRANSFERS, Pace
+from ivcapfs.cache.readahead import FIRST_WINDOW, LONGEST, Handle
 from ivcapfs.cache.reader import Reader
 from ivcapfs.config import CacheSettings
 from ivcapfs.errors import (
