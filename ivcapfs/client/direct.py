@@ -19,30 +19,51 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import httpx
 
 from ivcapfs.client import heads
 from ivcapfs.client.connections import Connections
+from ivcapfs.client.directbody import DirectAnswer, DirectBody, StaleError, translated
 from ivcapfs.client.exchange import FileSlice
 from ivcapfs.client.network import tls_context
-from ivcapfs.client.wires import Patience, TlsWire, Until, Wire
+from ivcapfs.client.wires import Patience, TlsWire, Wire
 from ivcapfs.crashing import reach
 
 _KEEP_SECONDS = 15.0
-_PIECE = 256 * 1024
 _SENT = 1024 * 1024
 """Bytes of a file that are sent at a time; between them it is seen whether the server has answered already."""
-_FIRST_STRETCH = 64 * 1024
-_STRETCH = 1024 * 1024
 _MOST_HINTS = 20
-_LONGEST_LINE = 4096
 _STALE = (ConnectionError, heads.NoAnswer, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """What a kept connection may end with when its server has closed it meanwhile: worth one fresh connection."""
 
 Origin = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, with all headers that it needs.
+
+    Attributes:
+        extensions: ``timeout``, as httpx has it; ``file``, the part of a file that is the body; ``query``, what is
+            added to the address.
+    """
+
+    method: str
+    url: httpx.URL
+    fields: list[tuple[bytes, bytes]]
+    extensions: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, method: str, url: httpx.URL, headers: Mapping[str, str], extensions: Mapping[str, Any]) -> Asked:
+        """Return a request whose Host header is added where it is not among the others."""
+        host = [] if "Host" in headers else [(b"Host", url.netloc)]
+        fields = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        return cls(method, url, host + fields, extensions)
 
 
 class DirectTransport(httpx.BaseTransport):
@@ -61,17 +82,23 @@ class DirectTransport(httpx.BaseTransport):
         self._idle: dict[Origin, list[tuple[float, Wire]]] = {}  # guarded by _lock
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, whose body can only be part of a file (the extension ``file``), and to whose address a query
-        can be added (``query``); the answer's body is still to be read."""
-        url, timeouts = request.url, request.extensions["timeout"]
+        """See `httpx.BaseTransport`, and `ask`."""
+        answer = self.ask(Asked(request.method, request.url, request.headers.raw, request.extensions))
+        return httpx.Response(
+            answer.status_code, headers=answer.fields, stream=answer.body, extensions=dict(answer.extensions)
+        )
+
+    def ask(self, asked: Asked) -> DirectAnswer:
+        """Send a request; the answer's body is still to be read."""
+        url, timeouts = asked.url, asked.extensions["timeout"]
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80))
         kept = self._take(origin)
         if kept is not None:
-            with contextlib.suppress(_StaleError):
-                return self._ask(kept, origin, request, is_kept=True)
-        with _translated(httpx.ConnectError, httpx.ConnectTimeout):
+            with contextlib.suppress(StaleError):
+                return self._ask(kept, origin, asked, is_kept=True)
+        with translated(httpx.ConnectError, httpx.ConnectTimeout):
             wire = self._connect(origin, timeouts["connect"])
-        return self._ask(wire, origin, request)
+        return self._ask(wire, origin, asked)
 
     def close(self) -> None:
         """Close the connections that no request uses."""
@@ -124,33 +151,33 @@ class DirectTransport(httpx.BaseTransport):
             connected.close()
             raise
 
-    def _ask(self, wire: Wire, origin: Origin, request: httpx.Request, *, is_kept: bool = False) -> httpx.Response:
+    def _ask(self, wire: Wire, origin: Origin, asked: Asked, *, is_kept: bool = False) -> DirectAnswer:
         """Send the request and read the answer's head; whatever goes wrong, the connection is closed.
 
         Raises:
-            _StaleError: the connection was a kept one, and has ended.
+            StaleError: the connection was a kept one, and has ended.
         """
-        patience: Patience = request.extensions["timeout"]["read"]
+        patience: Patience = asked.extensions["timeout"]["read"]
         try:
-            with _translated(httpx.ReadError, httpx.ReadTimeout, _STALE if is_kept else ()):
-                wire.send(_text(request), patience)
-                whole = self._send_file(wire, request, patience)
-                head, rest = _head(wire, request.method, patience)
+            with translated(httpx.ReadError, httpx.ReadTimeout, _STALE if is_kept else ()):
+                wire.send(_text(asked), patience)
+                whole = self._send_file(wire, asked, patience)
+                head, rest = _head(wire, asked.method, patience)
         except BaseException:
             wire.close()
             raise
         head = head if whole else replace(head, keeps=False)
-        body = DirectBody(self, origin, wire, head, rest, patience)
-        return httpx.Response(head.status, headers=head.fields, stream=body, extensions={"readinto": body.readinto})
+        body = DirectBody(partial(self.keep, origin), wire, head, rest, patience)
+        return DirectAnswer(head.status, head.fields, head.named, body)
 
-    def _send_file(self, wire: Wire, request: httpx.Request, patience: Patience) -> bool:
+    def _send_file(self, wire: Wire, asked: Asked, patience: Patience) -> bool:
         """Send the request's body, if it has one; return whether all of it, for a server may answer before, to refuse.
 
         Raises:
             TimeoutError: the server takes nothing.
             OSError: the connection broke, and no answer is there.
         """
-        file = request.extensions.get("file")
+        file = asked.extensions.get("file")
         if not isinstance(file, FileSlice):
             return True
         at = 0
@@ -165,16 +192,12 @@ class DirectTransport(httpx.BaseTransport):
         return at == file.size
 
 
-class _StaleError(Exception):
-    """A kept connection has ended before its answer began."""
-
-
-def _text(request: httpx.Request) -> bytes:
+def _text(asked: Asked) -> bytes:
     """Return a request as it is sent."""
-    query = request.extensions.get("query", "")
-    target = b"%s?%s" % (request.url.raw_path, query.encode("ascii")) if query else request.url.raw_path
-    first = b"%s %s HTTP/1.1" % (request.method.encode("ascii"), target)
-    return b"\r\n".join([first, *(b"%s: %s" % field for field in request.headers.raw), b"", b""])
+    query = asked.extensions.get("query", "")
+    target = b"%s?%s" % (asked.url.raw_path, query.encode("ascii")) if query else asked.url.raw_path
+    first = b"%s %s HTTP/1.1" % (asked.method.encode("ascii"), target)
+    return b"\r\n".join([first, *(b"%s: %s" % field for field in asked.fields), b"", b""])
 
 
 def _head(wire: Wire, method: str, patience: Patience) -> tuple[heads.Head, bytes]:
@@ -192,126 +215,3 @@ def _head(wire: Wire, method: str, patience: Patience) -> tuple[heads.Head, byte
         if head.status >= 200 or head.status == 101:
             return head, came
     raise httpx.RemoteProtocolError("hints, and no answer")
-
-
-class DirectBody(httpx.SyncByteStream):
-    """The body of an answer, read from the socket as its reader asks for it. One thread.
-
-    Args:
-        rest: what came behind the head.
-    """
-
-    def __init__(
-        self,
-        transport: DirectTransport,
-        origin: Origin,
-        wire: Wire,
-        head: heads.Head,
-        rest: bytes,
-        patience: Patience,
-    ) -> None:
-        self._transport = transport
-        self._origin = origin
-        self._wire = wire
-        self._rest = memoryview(rest)
-        self._patience = patience
-        self._left = head.length  # of the body, or of the chunk; None: up to the end of the connection
-        self._is_chunked = head.is_chunked
-        if head.is_chunked:
-            self._left = 0
-        self._is_first_chunk = True
-        self._ended = head.length == 0
-        self._keeps = head.keeps
-        self._stretch = _FIRST_STRETCH
-        self._is_closed = False
-
-    def readinto(self, view: memoryview) -> int:
-        """Read what has come, at least one byte, into `view`; return how many bytes, 0 at the end of the body."""
-        if self._ended:
-            return 0
-        with _translated(httpx.ReadError, httpx.ReadTimeout):
-            if self._is_chunked and self._left == 0 and not self._next_chunk():
-                return 0
-            got = self._read(view if self._left is None else view[: self._left])
-        if self._left is None:
-            self._ended = not got
-        elif not got:
-            raise httpx.RemoteProtocolError(f"the body ended {self._left} bytes too early")
-        else:
-            self._left -= got
-            self._ended = not self._left and not self._is_chunked
-        return got
-
-    def _read(self, view: memoryview) -> int:
-        """Read something: what came with the head first, then from the connection in ever longer stretches."""
-        if self._rest:
-            got = min(len(view), len(self._rest))
-            view[:got], self._rest = self._rest[:got], self._rest[got:]
-            return got
-        view = view[: self._stretch]
-        self._stretch = min(self._stretch * 2, _STRETCH)
-        return self._wire.receive_into(view, self._patience)
-
-    def _next_chunk(self) -> bool:
-        """Read the head of the next chunk; return whether there is one (RFC 9112, 7.1)."""
-        patience = Until(time.monotonic() + self._patience.left())
-        if not self._is_first_chunk and self._line(patience):
-            raise httpx.RemoteProtocolError("a chunk is longer than it said")
-        self._is_first_chunk = False
-        size = self._line(patience).partition(b";")[0].strip()
-        try:
-            self._left = int(size, 16)
-        except ValueError:
-            raise httpx.RemoteProtocolError(f"no length of a chunk: {size[:20]!r}") from None
-        if self._left < 0:
-            raise httpx.RemoteProtocolError("a chunk of a negative length")
-        if self._left:
-            return True
-        trailers = 0
-        while self._line(patience):
-            trailers += 1
-            if trailers > heads.MOST_FIELDS:
-                raise httpx.RemoteProtocolError("the trailers do not end")
-        self._ended = True
-        return False
-
-    def _line(self, patience: Until) -> bytes:
-        """Read one line of the chunked coding."""
-        came = bytes(self._rest)
-        while (end := came.find(b"\r\n")) < 0:
-            more = self._wire.receive(patience)
-            if not more or len(came) > _LONGEST_LINE:
-                raise httpx.RemoteProtocolError("the body ended within a chunk")
-            came += more
-        self._rest = memoryview(came)[end + 2 :]
-        return came[:end]
-
-    def __iter__(self) -> Iterator[bytes]:
-        buffer = memoryview(bytearray(_PIECE))
-        while got := self.readinto(buffer):
-            yield bytes(buffer[:got])
-
-    def close(self) -> None:
-        """Keep the connection if the body was read to its end, and nothing came behind it; else close it."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._ended and self._keeps and not self._rest:
-            self._transport.keep(self._origin, self._wire)
-        else:
-            self._wire.close()
-
-
-@contextlib.contextmanager
-def _translated(
-    broken: type[httpx.TransportError], late: type[httpx.TimeoutException], stale: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
-    """Raise what httpx's own transport would raise; for what is in `stale`, `_StaleError`."""
-    try:
-        yield
-    except TimeoutError as exc:
-        raise late(str(exc)) from exc
-    except stale as exc:
-        raise _StaleError from exc
-    except OSError as exc:  # ssl.SSLError is one
-        raise broken(str(exc)) from exc

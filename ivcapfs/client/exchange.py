@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import httpx
 
@@ -76,12 +76,44 @@ def rest_of(body: Body, done: int) -> Body:
     return memoryview(body)[done:] if done else body
 
 
+class Response(Protocol):
+    """An answer whose body is on its way: httpx's, or that of a direct connection, which is made in less time."""
+
+    @property
+    def status_code(self) -> int:
+        """As in the answer's first line."""
+        ...
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is from 200 to 299."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """The headers, by name in whichever case."""
+        ...
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """``readinto``, if the body can be read so."""
+        ...
+
+    def iter_raw(self) -> Iterator[bytes]:
+        """Iterate the body as it comes."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class JsonReply:
     """The answer of a small exchange; `body` is empty where the server sent none, `text` is what it was read from."""
 
     status: int
-    headers: httpx.Headers
+    headers: Headers
     body: dict[str, Any]
     text: bytes = b""
 
@@ -91,7 +123,7 @@ class Stream:
 
     def __init__(
         self,
-        response: httpx.Response,
+        response: Response,
         what: str,
         check: Callable[[], None],
         fail: Callable[[Exception, str], NoReturn],
@@ -122,7 +154,6 @@ class Stream:
             if part is None:
                 return
             yield part
-
 
     def readinto(self, view: memoryview) -> int:
         """Read what has come of the body, at least one byte, into `view`.

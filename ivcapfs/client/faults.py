@@ -88,7 +88,7 @@ def tidy(text: str, *, secret: str | None = None) -> str:
     return printable.encode("utf-8", "replace").decode("utf-8")[:_LONGEST_MESSAGE].strip()
 
 
-def retry_after_seconds(headers: httpx.Headers) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a Retry-After header (a number or a date); None without a usable one."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():

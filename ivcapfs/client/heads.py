@@ -7,6 +7,7 @@ ends, is no answer at all.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -28,12 +29,48 @@ class NoAnswer(httpx.RemoteProtocolError):
     """What came, if anything, does not even begin like an answer."""
 
 
+class Named(Mapping[str, str]):
+    """Headers by name, in whichever case; those of one that came several times are joined (RFC 9110, 5.3).
+
+    httpx's own take ten times as long to be made, and five times as long to be asked; of a small block that is seen.
+
+    Args:
+        values: by the names in lower case.
+    """
+
+    def __init__(self, values: dict[bytes, list[bytes]]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        return _joined(self._values[name.lower().encode()])
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        """Return a header; `default` where there is none."""
+        values = self._values.get(name.lower().encode())
+        return default if values is None else _joined(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode() for name in self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def _joined(values: list[bytes]) -> str:
+    whole = values[0] if len(values) == 1 else b", ".join(values)
+    try:
+        return whole.decode()
+    except UnicodeDecodeError:
+        return whole.decode("latin-1")
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """What the head of an answer says.
 
     Attributes:
         fields: the headers, in order.
+        named: the same, by name.
         length: bytes of the body; None: it is chunked, or goes up to the end of the connection.
         is_chunked: whether the body is chunked.
         keeps: whether the connection can be used again after the body.
@@ -41,6 +78,7 @@ class Head:
 
     status: int
     fields: list[Field]
+    named: Named
     length: int | None
     is_chunked: bool
     keeps: bool
@@ -79,16 +117,16 @@ def _framed(status: int, method: str, is_11: bool, fields: list[Field], named: d
     options = {option.strip().lower() for value in named.get(b"connection", ()) for option in value.split(b",")}
     keeps = b"close" not in options if is_11 else b"keep-alive" in options
     if method == "HEAD" or status in _BODILESS or status < 200:
-        return Head(status, fields, 0, is_chunked=False, keeps=keeps)
+        return Head(status, fields, Named(named), 0, is_chunked=False, keeps=keeps)
     codings = named.get(b"transfer-encoding")
     if codings is not None:
         if [coding.lower() for coding in codings] != [b"chunked"]:
             raise httpx.RemoteProtocolError(f"an unknown transfer coding: {codings}")
-        return Head(status, fields, None, is_chunked=True, keeps=keeps and b"content-length" not in named)
+        return Head(status, fields, Named(named), None, is_chunked=True, keeps=keeps and b"content-length" not in named)
     lengths = {length.strip() for value in named.get(b"content-length", ()) for length in value.split(b",")}
     if not lengths:
-        return Head(status, fields, None, is_chunked=False, keeps=False)
+        return Head(status, fields, Named(named), None, is_chunked=False, keeps=False)
     length = lengths.pop()
     if lengths or not _LENGTH.fullmatch(length):
         raise httpx.RemoteProtocolError("no one length of the body")
-    return Head(status, fields, int(length), is_chunked=False, keeps=keeps)
+    return Head(status, fields, Named(named), int(length), is_chunked=False, keeps=keeps)

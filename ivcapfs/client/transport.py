@@ -24,8 +24,19 @@ from ivcapfs import errors
 from ivcapfs.client import faults, jsontext, wirelog
 from ivcapfs.client.auth import TokenSource, bearer
 from ivcapfs.client.connections import Connections
-from ivcapfs.client.direct import DirectTransport
-from ivcapfs.client.exchange import Ask, Body, FileSlice, Headers, JsonReply, Patience, Stream, pieces, refuse_encoding
+from ivcapfs.client.direct import Asked, DirectTransport
+from ivcapfs.client.exchange import (
+    Ask,
+    Body,
+    FileSlice,
+    Headers,
+    JsonReply,
+    Patience,
+    Response,
+    Stream,
+    pieces,
+    refuse_encoding,
+)
 from ivcapfs.client.network import HEADERS, Network
 from ivcapfs.client.origins import OriginRules, redact
 from ivcapfs.client.retry import Clock, Retries, Sleep, worth_repeating
@@ -75,7 +86,8 @@ class Transport:
         self._connections = Connections(self.check_open)
         self._busy = 0
         self._network = Network(self.limits.connections, transport)
-        self._straight = transport or DirectTransport(self._connections, self._network.tls)
+        self._straight = DirectTransport(self._connections, self._network.tls)
+        self._replaced = transport
 
     def request_json(
         self,
@@ -210,7 +222,7 @@ class Transport:
                 self._busy -= 1
                 self._lock.notify_all()
 
-    def _follow(self, ask: Ask, url: httpx.URL, patience: Patience) -> httpx.Response:
+    def _follow(self, ask: Ask, url: httpx.URL, patience: Patience) -> Response:
         """Return the first answer that is no redirect."""
         seen = [(ask, url)]
         for _ in range(self.limits.redirects + 1):
@@ -232,7 +244,7 @@ class Transport:
             seen.append((ask, url))
         raise errors.OriginRefused(f"{ask.what}: more than {self.limits.redirects} redirects")
 
-    def _send_as_allowed(self, ask: Ask, url: httpx.URL, patience: Patience) -> httpx.Response:
+    def _send_as_allowed(self, ask: Ask, url: httpx.URL, patience: Patience) -> Response:
         """Send with the token if `url` may see it; on 401 again if there is a newer token."""
         if not self._rules.gets_token(url):
             return self._send(ask, url, None, patience)
@@ -252,7 +264,7 @@ class Transport:
             response.close()
         return self._send(ask, url, self._tokens.token(), patience)
 
-    def _send(self, ask: Ask, url: httpx.URL, token: Secret | None, patience: Patience) -> httpx.Response:
+    def _send(self, ask: Ask, url: httpx.URL, token: Secret | None, patience: Patience) -> Response:
         """Make one hop."""
         headers = {"Accept": "*/*", **HEADERS, **ask.headers}
         if token is not None:
@@ -270,11 +282,12 @@ class Transport:
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
         extensions = {"timeout": timeouts, "trace": self._connections.trace, "file": ask.content, "query": ask.query}
         try:
-            whole = url if goes_straight else ask.at(url)
-            request = httpx.Request(ask.method, whole, headers=headers, content=content, extensions=extensions)
-            if goes_straight:
-                response = self._straight_answer(request)
+            if goes_straight and self._replaced is None:
+                response: Response = self._straight.ask(Asked.of(ask.method, url, headers, extensions))
             else:
+                request = httpx.Request(
+                    ask.method, ask.at(url), headers=headers, content=content, extensions=extensions
+                )
                 response = self._network.client_for(url).send(request, stream=True)
         except faults.HTTPX_ERRORS as exc:
             self.fail(exc, ask.what)
@@ -283,13 +296,6 @@ class Transport:
             raise
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s: %d", ask.method, redact(url), response.status_code)
-        return response
-
-    def _straight_answer(self, request: httpx.Request) -> httpx.Response:
-        """Return the answer from the transport itself: `Client.send` adds cookies, redirects and authentication, none
-        of which is left to httpx here, and for a small block they take as long as all the rest."""
-        response = self._straight.handle_request(request)
-        response.request = request
         return response
 
     def _pieces(self, content: Body) -> Iterator[bytes]:
@@ -313,7 +319,7 @@ class Transport:
         value = jsontext.parse_object(body, what=ask.what) if body.strip() else {}
         return JsonReply(stream.status, stream.headers, value, bytes(body))
 
-    def _refusal(self, response: httpx.Response, what: str) -> errors.ApiError:
+    def _refusal(self, response: Response, what: str) -> errors.ApiError:
         """Return the exception for an answer that is no success, with the server's own words if any."""
         words = ""
         with contextlib.suppress(errors.IvcapfsError):
@@ -323,7 +329,7 @@ class Transport:
         wait = faults.retry_after_seconds(response.headers)
         return faults.refusal(response.status_code, what, message=words, retry_after=wait)
 
-    def _drain(self, response: httpx.Response) -> bytes:
+    def _drain(self, response: Response) -> bytes:
         """Return a short body, so that its connection can be used again; b"" where it is long, or breaks."""
         body = b""
         try:
