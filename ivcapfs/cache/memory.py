@@ -28,7 +28,8 @@ pieces that fit nothing: with a thousand open files a process took 600 MiB more 
 LONG = 1024 * 1024
 """From this size on a buffer has huge pages, where the kernel has them, and goes early once it was read through."""
 MOST_SPENT = 16 * 1024 * 1024
-"""Bytes of long buffers that are kept though their readers are through with them."""
+"""Bytes of long buffers that are kept though their readers are through with them; and of free buffers of other sizes that
+are kept though a fresh one is made: a window goes through all sizes while it grows, and they are not wanted again."""
 
 
 class Memory:
@@ -88,14 +89,14 @@ class Memory:
             return None
         while not self._free.get(size) and busy + self._cached_bytes + size > self.budget:
             self._evict(next(iter(self._cached)))
-        if not self._free.get(size) and self._spent_bytes + size > MOST_SPENT and self._spent:
+        while not self._free.get(size) and self._spent_bytes + size > MOST_SPENT and self._spent:
             self._evict(next(iter(self._spent)))
         free = self._free.get(size)
         if free:
             buffer = free.pop()
             self._free_bytes -= size
         else:
-            self._drop_free(self.used + size - self.budget)
+            self._drop_free(max(self.used + size - self.budget, self._free_bytes - MOST_SPENT))
             try:
                 buffer = _fresh(size)
             except (MemoryError, OSError):

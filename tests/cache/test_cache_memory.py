@@ -205,26 +205,35 @@ TestOperations = Operations.TestCase
 TestOperations.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 
 
+def pass_through(memory: Memory, start: int, size: int = LONG, *, is_read: bool = True) -> Block:
+    """Have a block filled, and read, to its end or in part."""
+    buffer = memory.take(size, ahead=False)
+    assert buffer is not None
+    block = Block(start, size, buffer, ahead=False)
+    memory.use(block)
+    memory.keep(block)
+    block.is_spent = is_read
+    memory.release(block)
+    return block
+
+
 def test_what_was_read_through_makes_room_for_what_comes_next() -> None:
     """A long file goes through few buffers, however large the budget is; what nobody finished reading stays."""
     gone: list[Block] = []
     memory = Memory(16 * MOST_SPENT, gone.append)
-
-    def pass_through(start: int, *, is_read: bool) -> Block:
-        buffer = memory.take(LONG, ahead=False)
-        assert buffer is not None
-        block = Block(start, LONG, buffer, ahead=False)
-        memory.use(block)
-        memory.keep(block)
-        block.is_spent = is_read
-        memory.release(block)
-        return block
-
-    looked_at = pass_through(0, is_read=False)
+    looked_at = pass_through(memory, 0, is_read=False)
     for number in range(1, 3 * MOST_SPENT // LONG):
-        pass_through(number * LONG, is_read=True)
+        pass_through(memory, number * LONG)
         assert memory.used <= MOST_SPENT + 2 * LONG
     assert gone and looked_at not in gone
+
+
+def test_buffers_of_a_growing_window_are_not_kept_beside_those_of_the_grown_one() -> None:
+    memory = Memory(64 * MOST_SPENT, lambda _: None)
+    for size in (LONG, 2 * LONG, 4 * LONG, 8 * LONG):
+        for number in range(2 * MOST_SPENT // size):
+            pass_through(memory, number * size, size)
+            assert memory.used <= 2 * MOST_SPENT + 2 * size, "read through, and free for others"
 
 
 def test_the_last_quarter_is_for_the_least_that_a_read_can_do_with() -> None:
