@@ -28,8 +28,8 @@ pieces that fit nothing: with a thousand open files a process took 600 MiB more 
 LONG = 1024 * 1024
 """From this size on a buffer has huge pages, where the kernel has them, and goes early once it was read through."""
 MOST_SPENT = 16 * 1024 * 1024
-"""Bytes of long buffers that are kept though their readers are through with them; and of free buffers of other sizes that
-are kept though a fresh one is made: a window goes through all sizes while it grows, and they are not wanted again."""
+"""Bytes of long buffers that are kept though their readers are through with them; and of free buffers of other sizes
+that are kept though a fresh one is made: a window goes through all sizes while it grows, and does not come back."""
 
 
 class Memory:
