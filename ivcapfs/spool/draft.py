@@ -55,7 +55,7 @@ class Draft:
         in_order: whether it was written from the beginning to the end so far.
         is_gone: whether it is no longer at any path: it was removed, or has become an artifact.
         is_ending: whether its upload is being completed: nobody may write, rename or remove it any more.
-        is_final: whether the server may have completed it, for all we know, so that `is_ending` stays.
+        is_final: whether the server may have completed it, for all we know, or has, so that `is_ending` stays.
     """
 
     def __init__(self, folder: Folder, entry: Entry, fd: int | None = None) -> None:
@@ -83,7 +83,7 @@ class Draft:
         self.in_order = True
         self.restarts = 0
         self.is_gone = False
-        self.is_final = self.is_ending = entry.begun is not None and entry.state is State.CLOSED
+        self.is_final = self.is_ending = entry.is_perhaps_complete
         self.due: float | None = None
         self.sending_began = False
         self._end = 0

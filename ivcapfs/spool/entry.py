@@ -101,6 +101,12 @@ class Entry:
         return is_removed(self.parts[-1])
 
     @property
+    def is_perhaps_complete(self) -> bool:
+        """Whether the server may have completed it, as far as the journal tells."""
+        asked = self.begun is not None or self.twins is not None or self.record is not None
+        return asked and self.state is State.CLOSED
+
+    @property
     def path(self) -> str:
         """Its path in the mount, as text."""
         return "/".join(self.parts)

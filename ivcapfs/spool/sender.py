@@ -127,8 +127,6 @@ class Sender:
                 return self._complete(draft)
             except IvcapfsError:
                 draft.sending_began = False  # what was asked for may have been done: the next try is to ask
-                if draft.size and draft.entry.begun is None:
-                    draft.set_final(is_final=False)  # not even begun
                 raise
             finally:
                 draft.release()
@@ -140,7 +138,8 @@ class Sender:
         if done is not None:
             return done
         _check_whole(draft)
-        draft.set_final(is_final=draft.entry.begun is None or draft.entry.begun.announced is not None)
+        begun = draft.entry.begun
+        draft.set_final(is_final=begun is not None and begun.announced is not None)
         self._bring_all(draft, announced=draft.size)
         begun = draft.entry.begun
         if begun is None:
@@ -239,7 +238,10 @@ class Sender:
         begun = Begun(upload.uuid, upload.url, announced)
         after = draft.note(lambda present: replace(present, begun=begun) if _goes_as(present, entry) else present)
         draft.sending_began = True
-        return begun if after.begun == begun else self._begin(draft, announced)
+        if after.begun != begun:
+            return self._begin(draft, announced)
+        draft.set_final(is_final=announced is not None)  # the last byte completes it
+        return begun
 
     def _give_up(self, draft: Draft) -> None:
         draft.note(restarted)

@@ -250,6 +250,7 @@ class Uploader:
             log.info("%s is artifact %s", draft.entry.path, record.uuid)
         else:
             record = self._sender.record(draft.entry.record)
+        draft.set_final(is_final=True)
         seen = None
         while seen is None or not draft.leave(seen):  # else an aspect was set, or a time, while they were sent
             seen = draft.entry

@@ -140,3 +140,43 @@ def test_an_upload_that_the_server_has_forgotten_begins_anew(
     arrived(mount)
     faults.rule = lambda scope: None
     assert once(sdk) == {"data.bin": content}
+
+
+@pytest.mark.parametrize("what", ["its aspect", "the answer to its last byte"])
+def test_what_was_renamed_and_is_an_artifact_is_neither_removed_nor_renamed(
+    platform: Platform, mounter: Mounter, sdk: SDK, faults: Faults, source: Path, what: str
+) -> None:
+    """The server has it under its new name, and fails before all is done that was to be done with it."""
+    mount = writing_mount(platform, mounter, timeout=1, settle=0.5)
+    refusing = PlainTextResponse("in trouble", 503)
+
+    async def lose(scope: Any, receive: Any, send: Any) -> None:
+        async def drop(message: Any) -> None:
+            """The answer goes nowhere."""
+
+        faults.rule = lambda scope: refusing if scope["path"].startswith("/1/artifacts/") else None
+        await faults.app(scope, receive, drop)
+        raise ConnectionError("the network broke")
+
+    def rule(scope: dict[str, Any]) -> Any:
+        if what == "its aspect":
+            return refusing if scope["path"] == "/1/aspects" and scope["method"] in ("POST", "PUT") else None
+        is_deferred = any(name.lower() == b"upload-defer-length" for name, _ in scope["headers"])
+        return lose if scope["method"] == "PATCH" and not is_deferred else None
+
+    old, new = mount.artifacts / "old.bin", mount.artifacts / "new.bin"
+    old.write_bytes(source.read_bytes())
+    faults.rule = rule
+    os.setxattr(old, "user.ivcap.aspect.urn:test:schema:mark", b'{"n": 1}')
+    old.rename(new)
+    eventually(lambda: "waits until it can be sent" in mount.logged(), "the server has failed")
+    with pytest.raises(OSError) as caught:
+        new.unlink()
+    assert caught.value.errno == errno.EBUSY
+    with pytest.raises(PermissionError):
+        new.rename(mount.artifacts / "another.bin")
+    faults.rule = lambda scope: None
+    arrived(mount)
+    assert once(sdk) == {"new.bin": source.read_bytes()}
+    assert os.listdir(mount.artifacts) == ["new.bin"]
+    assert "Traceback" not in mount.logged()
