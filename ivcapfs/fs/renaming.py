@@ -180,28 +180,29 @@ class Names:
 
     def _rename_draft(self, draft: Draft, old: Parts, new: Parts, target: Node | None) -> None:
         below, collection = self._places.of(new)
-        with draft.lock:
-            if draft.is_ending or draft.is_gone:
-                raise NotAllowed(f"{'/'.join(old)} is becoming an artifact, which is never renamed")
-            before, draft.due = draft.entry, None
 
         def moved(entry: Entry) -> Entry:
             after = replace(entry, parts=new, below=below, collection=collection)
             return after if after.name == entry.name else replace(after, begun=None, twins=None)
 
-        try:
-            after = draft.note(moved)
-        except IvcapfsError as exc:
-            if isinstance(exc, NoSpace) and is_removed(new[-1]):  # removed while open
-                self._writer.discard(draft)
-                draft.note(moved)
-                return
-            self._complete_if_closed(draft)
-            raise
-        if after.begun is None and before.begun is not None:
+        with draft.journal_lock:  # half renamed it would be completed under its old name, or removed and shown again
             with draft.lock:
-                draft.stale = True
-        self._drafts.moved(draft, old)
+                if draft.is_ending or draft.is_gone:
+                    raise NotAllowed(f"{'/'.join(old)} is becoming an artifact, which is never renamed")
+                before, draft.due = draft.entry, None
+            try:
+                after = draft.note(moved)
+            except IvcapfsError as exc:
+                if isinstance(exc, NoSpace) and is_removed(new[-1]):  # removed while open
+                    self._writer.discard(draft)
+                    draft.note(moved)
+                    return
+                self._complete_if_closed(draft)
+                raise
+            if after.begun is None and before.begun is not None:
+                with draft.lock:
+                    draft.stale = True
+            self._drafts.moved(draft, old)
         replaced = target.draft if isinstance(target, DraftNode) else None
         if before.is_hidden and not after.is_hidden and after.state is State.CLOSED and not draft.writers:
             self._send_under_its_name(draft, before, new, replaced)
@@ -232,11 +233,12 @@ class Names:
             finally:
                 draft.release()
         except IvcapfsError:
-            draft.note(lambda entry: replace(entry, parts=before.parts, below=before.below,
-                                             collection=before.collection, begun=None))  # fmt: skip
-            with draft.lock:
-                draft.stale, draft.failure = True, None
-            self._drafts.moved(draft, new)
+            with draft.journal_lock:
+                draft.note(lambda entry: replace(entry, parts=before.parts, below=before.below,
+                                                 collection=before.collection, begun=None))  # fmt: skip
+                with draft.lock:
+                    draft.stale, draft.failure = True, None
+                self._drafts.moved(draft, new)
             if replaced is not None and is_kept:
                 self._drafts.put(replaced)
                 self._complete_if_closed(replaced)

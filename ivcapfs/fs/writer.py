@@ -131,14 +131,14 @@ class Writer:
         Args:
             is_replaced: by one that takes its path.
         """
-        with draft.lock:
-            if draft.is_ending and is_replaced:
-                return  # it becomes an artifact, and this path goes to the other one
-            if draft.is_ending:
-                raise InUse(f"{draft.entry.path} is becoming an artifact")
-            draft.is_gone, draft.due = True, None
-        self._drafts.take_away(draft)
         with draft.journal_lock:
+            with draft.lock:
+                if draft.is_ending and is_replaced:
+                    return  # it becomes an artifact, and this path goes to the other one
+                if draft.is_ending:
+                    raise InUse(f"{draft.entry.path} is becoming an artifact")
+                draft.is_gone, draft.due = True, None
+            self._drafts.take_away(draft)
             draft.folder.remove(draft.entry)
 
     def drop_hidden(self, draft: Draft) -> None:

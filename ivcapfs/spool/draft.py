@@ -5,7 +5,8 @@ them. What is sent is always a beginning of the content: a write or a cut below 
 and it begins anew under another record.
 
 Threading: any thread may call anything. `Draft.lock` guards the fields; bytes are read and written outside of it.
-`Draft.journal_lock` puts the changes of the entry and their journal into one order, and is held for that alone.
+`Draft.journal_lock` puts the changes of the entry, their journal and what is at its path into one order, and is held
+for that alone; it is taken before `lock`.
 `Draft.sending` is held by the one thread that sends.
 """
 

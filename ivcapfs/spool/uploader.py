@@ -221,7 +221,7 @@ class Uploader:
         """Complete one file, if it is still to be; runs on the pool."""
         wait: float | None = None
         try:
-            with draft.lock:
+            with draft.journal_lock, draft.lock:
                 entry = draft.entry
                 is_wanted = entry.state is State.CLOSED and not entry.is_hidden and draft.due is not None
                 draft.is_ending = is_wanted = is_wanted and not draft.writers and not draft.is_gone
