@@ -24,6 +24,8 @@ from tests.torture.full import FullDisks
 from tests.torture.storm import Storm
 from tests.torture.world import Difference, World
 
+WARM_MINUTES = 20.0
+"""From this length on a storm begins with mounts that have filled the tables of what they remember."""
 CHECKED_OPERATIONS = 60_000
 """After so many at most the storm must have found a planted bug."""
 
@@ -48,7 +50,7 @@ def storm(
 ) -> dict[str, Any]:
     """Run the storm; return its figures."""
     with world(rate=percent / 100, seed=seed, planted=planted) as place:
-        run = Storm(place, seed, workers)
+        run = Storm(place, seed, workers, warm=minutes is not None and minutes >= WARM_MINUTES)
         try:
             run.run(say, operations, None if minutes is None else minutes * 60)
         except Difference:

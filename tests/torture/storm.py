@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ivcapfs.cache.reader import BLOBS
 from tests.torture.contents import make_pool, own, shared, shared_name, whose
 from tests.torture.model import ASPECT
 from tests.torture.worker import Job
@@ -38,6 +40,7 @@ OVERTIME = 90.0
 OPTIONS = {
     "timeout": TIMEOUT, "settle": 0.5, "cache_size": 8 * MIB, "read_ahead": 2 * MIB, "cache_dir_size": 24 * MIB,
 }  # fmt: skip
+WARM = "shared/warm"
 FORGET_SECONDS = 60.0
 _DROP_CACHES, _PATHS = Path("/proc/sys/vm/drop_caches"), "2"
 """proc_sys_vm(5)"""
@@ -49,6 +52,10 @@ MOST_MORE = {"descriptors": 64, "threads": 64, "resident": 96 * MIB}
 class Storm:
     """One run: see the module.
 
+    Args:
+        warm: whether each mount reads as many contents as it remembers, before anything is measured. Without that, a
+            process grows for most of an hour until it has as many, and what grows for ever cannot be told from it.
+
     Attributes:
         samples: of each mount's process, (seconds since the beginning, what it takes).
     """
@@ -57,6 +64,7 @@ class Storm:
     seed: int
     workers: int = 12
     shared: int = 600
+    warm: bool = False
     samples: dict[str, list[tuple[float, Gauge]]] = field(default_factory=dict)
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -82,9 +90,14 @@ class Storm:
             for number in range(self.shared):
                 content = bytes(shared(noise, number))
                 self.world.platform.store.add_artifact(name=shared_name(number), content=content)
+            for name in (f"{number:05}" for number in range(BLOBS if self.warm else 0)):
+                self.world.platform.store.add_artifact(name=f"{WARM}/{name}", content=name.encode())
         cache = self.world.folder / "cache"
         writing = self.world.mount("write", cache_dir=cache, **OPTIONS)
         reading = self.world.mount(cache_dir=cache, **OPTIONS)
+        if self.warm:
+            for mount in (writing, reading):
+                self._warm_up(mount, tell)
         for index in range(self.workers):
             (writing.path / f"artifacts/w{index}").mkdir(parents=True)
         each = None if operations is None else -(-operations // self.workers)
@@ -121,6 +134,15 @@ class Storm:
         }  # fmt: skip
 
     # -- the run -------------------------------------------------------------------------------------------------
+
+    def _warm_up(self, mount: Mounted, tell: Callable[[str], None]) -> None:
+        """Read as many contents as a mount remembers."""
+        folder = mount.path / "artifacts" / WARM
+        names = sorted(os.listdir(folder))
+        for name in names:
+            if (folder / name).read_bytes() != name.encode():
+                raise Difference(f"wrong bytes in {WARM}/{name}")
+        tell(f"{mount.path.name} has read {len(names)} contents")
 
     def _let_work(
         self, jobs: list[Job], mounts: dict[str, Mounted], tell: Callable[[str], None]
