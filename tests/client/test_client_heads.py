@@ -85,3 +85,22 @@ def test_what_could_be_read_in_two_ways_is_refused(line: str) -> None:
 def test_what_does_not_begin_like_an_answer(status: str) -> None:
     with pytest.raises(NoAnswer):
         head(status=status)
+
+
+def test_headers_are_found_by_name_in_whichever_case() -> None:
+    lines = [b'ETag: "1"', b"Vary: a", b"VARY: b", b"X-Name: caf\xe9", b"X-Other: caf\xc3\xa9", b"Content-Length: 0"]
+    named = parse(b"\r\n".join([b"HTTP/1.1 200 OK", *lines]), "GET").named
+    assert (named["etag"], named["ETag"], named.get("vary")) == ('"1"', '"1"', "a, b")
+    assert (named["x-name"], named["x-other"]) == ("caf\xe9", "caf\xe9"), "bytes that are no UTF-8 are Latin-1"
+    assert named.get("location") is None and named.get("location", "") == ""
+    assert "location" not in named and "Vary" in named
+    assert sorted(named) == ["content-length", "etag", "vary", "x-name", "x-other"] and len(named) == 5
+    with pytest.raises(KeyError):
+        named["location"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["A", "a", "B-c", "b-C"]), st.text("xyz ,", max_size=5)), max_size=6))
+def test_they_are_what_httpx_makes_of_them(fields: list[tuple[str, str]]) -> None:
+    lines = [f"{name}: {value}".rstrip() for name, value in fields]
+    head = parse("\r\n".join(["HTTP/1.1 204 None", *lines]).encode(), "GET")
+    assert dict(head.named) == dict(httpx.Headers(head.fields))
