@@ -17,7 +17,6 @@ Threading: any thread may call anything.
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import os
 import struct
@@ -78,8 +77,8 @@ class Device:
         head = _HEADER.pack(_HEADER.size + sum(map(len, pieces)), 0, number)
         try:
             os.writev(self._descriptor, [head, *pieces])
-        except OSError as exc:
-            return exc.errno == errno.ENOENT  # nobody waits for it any more; else it was not taken: no memory, say
+        except OSError:  # nobody waits for it any more, or there is no memory: libfuse's answer will show
+            return False
         return True
 
     def _number(self) -> int | None:
