@@ -1,11 +1,12 @@
-"""A transport for contents and lists: bytes go from the socket straight into the reader's buffer.
+"""Connections for contents and lists: bytes go from the socket straight into the reader's buffer.
 
-Used by `ivcapfs.client.transport`, below an httpx client like any other transport, for answers whose bodies are big,
-and for parts of files that are sent (sendfile(2), where there is no TLS): httpx's own engine hands over a body in
-pieces of 16 to 64 KiB, each a Python object of its own, and at a gigabyte a second that is what a machine is then
-busy with. Also for all JSON that is asked for with GET: in a chain of 20,000 pages that engine is busy as long as the
-server. Who knows of it finds `readinto` among the response's extensions; who does not, iterates the body as ever.
-Tokens, redirects, refusals, retries and validation are the business of the floors above, and the same for both.
+Used by `ivcapfs.client.transport`, beside its httpx clients, for answers whose bodies are big, and for parts of files
+that are sent (sendfile(2), where there is no TLS): httpx's own engine hands over a body in pieces of 16 to 64 KiB, each
+a Python object of its own, and at a gigabyte a second that is what a machine is then busy with; and its requests and
+answers take as long to be made as a small block to be fetched. Also for all JSON that is asked for with GET: in a chain
+of 20,000 pages that engine is busy as long as the server. What goes wrong is raised as httpx would raise it. Who knows
+of it finds `readinto` among the answer's extensions; who does not, iterates the body as ever. Tokens, redirects,
+refusals, retries and validation are the business of the floors above, and the same for both.
 
 Only direct connections: a deployment behind a proxy is read through httpx's own transport (`network`).
 
@@ -45,28 +46,33 @@ Origin = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, with all headers that it needs.
+class DirectRequest:
+    """A request.
 
     Attributes:
+        headers: all that it needs, but for Host, where that is the address's own.
         extensions: ``timeout``, as httpx has it; ``file``, the part of a file that is the body; ``query``, what is
             added to the address.
     """
 
     method: str
     url: httpx.URL
-    fields: list[tuple[bytes, bytes]]
+    headers: Mapping[str, str]
     extensions: Mapping[str, Any]
 
-    @classmethod
-    def of(cls, method: str, url: httpx.URL, headers: Mapping[str, str], extensions: Mapping[str, Any]) -> Asked:
-        """Return a request whose Host header is added where it is not among the others."""
-        host = [] if "Host" in headers else [(b"Host", url.netloc)]
-        fields = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-        return cls(method, url, host + fields, extensions)
+    def head(self) -> bytes:
+        """Return it as it is sent, but for the body."""
+        target, query = self.url.raw_path, self.extensions.get("query", "")
+        if query:
+            target = b"%s?%s" % (target, query.encode("ascii"))
+        lines = [b"%s %s HTTP/1.1" % (self.method.encode("ascii"), target)]
+        if "Host" not in self.headers:
+            lines.append(b"Host: %s" % self.url.netloc)
+        lines += [f"{name}: {value}".encode("ascii") for name, value in self.headers.items()]
+        return b"\r\n".join([*lines, b"", b""])
 
 
-class DirectTransport(httpx.BaseTransport):
+class DirectTransport:
     """HTTP/1.1 over connections of its own, kept for the next request.
 
     Args:
@@ -81,14 +87,7 @@ class DirectTransport(httpx.BaseTransport):
         self._is_closed = False  # guarded by _lock
         self._idle: dict[Origin, list[tuple[float, Wire]]] = {}  # guarded by _lock
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.BaseTransport`, and `ask`."""
-        answer = self.ask(Asked(request.method, request.url, request.headers.raw, request.extensions))
-        return httpx.Response(
-            answer.status_code, headers=answer.fields, stream=answer.body, extensions=dict(answer.extensions)
-        )
-
-    def ask(self, asked: Asked) -> DirectAnswer:
+    def ask(self, asked: DirectRequest) -> DirectAnswer:
         """Send a request; the answer's body is still to be read."""
         url, timeouts = asked.url, asked.extensions["timeout"]
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80))
@@ -151,7 +150,7 @@ class DirectTransport(httpx.BaseTransport):
             connected.close()
             raise
 
-    def _ask(self, wire: Wire, origin: Origin, asked: Asked, *, is_kept: bool = False) -> DirectAnswer:
+    def _ask(self, wire: Wire, origin: Origin, asked: DirectRequest, *, is_kept: bool = False) -> DirectAnswer:
         """Send the request and read the answer's head; whatever goes wrong, the connection is closed.
 
         Raises:
@@ -160,7 +159,7 @@ class DirectTransport(httpx.BaseTransport):
         patience: Patience = asked.extensions["timeout"]["read"]
         try:
             with translated(httpx.ReadError, httpx.ReadTimeout, _STALE if is_kept else ()):
-                wire.send(_text(asked), patience)
+                wire.send(asked.head(), patience)
                 whole = self._send_file(wire, asked, patience)
                 head, rest = _head(wire, asked.method, patience)
         except BaseException:
@@ -168,9 +167,9 @@ class DirectTransport(httpx.BaseTransport):
             raise
         head = head if whole else replace(head, keeps=False)
         body = DirectBody(partial(self.keep, origin), wire, head, rest, patience)
-        return DirectAnswer(head.status, head.fields, head.named, body)
+        return DirectAnswer(head.status, head.headers, body)
 
-    def _send_file(self, wire: Wire, asked: Asked, patience: Patience) -> bool:
+    def _send_file(self, wire: Wire, asked: DirectRequest, patience: Patience) -> bool:
         """Send the request's body, if it has one; return whether all of it, for a server may answer before, to refuse.
 
         Raises:
@@ -190,14 +189,6 @@ class DirectTransport(httpx.BaseTransport):
             if wire.is_quiet():
                 raise
         return at == file.size
-
-
-def _text(asked: Asked) -> bytes:
-    """Return a request as it is sent."""
-    query = asked.extensions.get("query", "")
-    target = b"%s?%s" % (asked.url.raw_path, query.encode("ascii")) if query else asked.url.raw_path
-    first = b"%s %s HTTP/1.1" % (asked.method.encode("ascii"), target)
-    return b"\r\n".join([first, *(b"%s: %s" % field for field in asked.fields), b"", b""])
 
 
 def _head(wire: Wire, method: str, patience: Patience) -> tuple[heads.Head, bytes]:

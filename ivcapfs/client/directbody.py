@@ -29,24 +29,23 @@ class StaleError(Exception):
 class DirectAnswer:
     """An answer whose body is on its way; see `ivcapfs.client.exchange.Response`. One thread."""
 
-    def __init__(self, status: int, fields: list[heads.Field], headers: heads.Named, body: DirectBody) -> None:
+    def __init__(self, status: int, headers: heads.Named, body: DirectBody) -> None:
         self.status_code = status
-        self.fields = fields
         self.headers = headers
-        self.body = body
+        self._body = body
         self.extensions = {"readinto": body.readinto}
         self.is_success = 200 <= status < 300
 
     def iter_raw(self) -> Iterator[bytes]:
         """Iterate the body as it came."""
-        return iter(self.body)
+        return iter(self._body)
 
     def close(self) -> None:
         """See `DirectBody.close`."""
-        self.body.close()
+        self._body.close()
 
 
-class DirectBody(httpx.SyncByteStream):
+class DirectBody:
     """The body of an answer, read from the socket as its reader asks for it. One thread.
 
     Args:

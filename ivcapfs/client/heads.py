@@ -22,8 +22,6 @@ _FOLD = re.compile(rb"\r\n[ \t]+")
 _LENGTH = re.compile(rb"\d{1,18}")
 _BODILESS = frozenset({204, 304})
 
-Field = tuple[bytes, bytes]
-
 
 class NoAnswer(httpx.RemoteProtocolError):
     """What came, if anything, does not even begin like an answer."""
@@ -57,11 +55,14 @@ class Named(Mapping[str, str]):
 
 
 def _joined(values: list[bytes]) -> str:
-    whole = values[0] if len(values) == 1 else b", ".join(values)
+    return _text(values[0]) if len(values) == 1 else ", ".join(map(_text, values))
+
+
+def _text(value: bytes) -> str:
     try:
-        return whole.decode()
+        return value.decode()
     except UnicodeDecodeError:
-        return whole.decode("latin-1")
+        return value.decode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +70,13 @@ class Head:
     """What the head of an answer says.
 
     Attributes:
-        fields: the headers, in order.
-        named: the same, by name.
         length: bytes of the body; None: it is chunked, or goes up to the end of the connection.
         is_chunked: whether the body is chunked.
         keeps: whether the connection can be used again after the body.
     """
 
     status: int
-    fields: list[Field]
-    named: Named
+    headers: Named
     length: int | None
     is_chunked: bool
     keeps: bool
@@ -100,33 +98,30 @@ def parse(text: bytes, method: str) -> Head:
         raise NoAnswer(f"no status line: {first[:60]!r}")
     if len(lines) > MOST_FIELDS:
         raise httpx.RemoteProtocolError(f"more than {MOST_FIELDS} headers")
-    fields: list[Field] = []
     named: dict[bytes, list[bytes]] = {}
     for line in lines:
         field = _FIELD.fullmatch(line)
         if field is None:
             raise httpx.RemoteProtocolError(f"no header: {line[:60]!r}")
-        name, value = field[1], field[2].rstrip(b" \t")
-        fields.append((name, value))
-        named.setdefault(name.lower(), []).append(value)
-    return _framed(int(found[2]), method, found[1] == b"1", fields, named)
+        named.setdefault(field[1].lower(), []).append(field[2].rstrip(b" \t"))
+    return _framed(int(found[2]), method, found[1] == b"1", named)
 
 
-def _framed(status: int, method: str, is_11: bool, fields: list[Field], named: dict[bytes, list[bytes]]) -> Head:
+def _framed(status: int, method: str, is_11: bool, named: dict[bytes, list[bytes]]) -> Head:
     """Decide where the body ends (RFC 9112, 6.3), and whether the connection outlives it (9.3)."""
     options = {option.strip().lower() for value in named.get(b"connection", ()) for option in value.split(b",")}
     keeps = b"close" not in options if is_11 else b"keep-alive" in options
     if method == "HEAD" or status in _BODILESS or status < 200:
-        return Head(status, fields, Named(named), 0, is_chunked=False, keeps=keeps)
+        return Head(status, Named(named), 0, is_chunked=False, keeps=keeps)
     codings = named.get(b"transfer-encoding")
     if codings is not None:
         if [coding.lower() for coding in codings] != [b"chunked"]:
             raise httpx.RemoteProtocolError(f"an unknown transfer coding: {codings}")
-        return Head(status, fields, Named(named), None, is_chunked=True, keeps=keeps and b"content-length" not in named)
+        return Head(status, Named(named), None, is_chunked=True, keeps=keeps and b"content-length" not in named)
     lengths = {length.strip() for value in named.get(b"content-length", ()) for length in value.split(b",")}
     if not lengths:
-        return Head(status, fields, Named(named), None, is_chunked=False, keeps=False)
+        return Head(status, Named(named), None, is_chunked=False, keeps=False)
     length = lengths.pop()
     if lengths or not _LENGTH.fullmatch(length):
         raise httpx.RemoteProtocolError("no one length of the body")
-    return Head(status, fields, Named(named), int(length), is_chunked=False, keeps=keeps)
+    return Head(status, Named(named), int(length), is_chunked=False, keeps=keeps)

@@ -24,7 +24,7 @@ from ivcapfs import errors
 from ivcapfs.client import faults, jsontext, wirelog
 from ivcapfs.client.auth import TokenSource, bearer
 from ivcapfs.client.connections import Connections
-from ivcapfs.client.direct import Asked, DirectTransport
+from ivcapfs.client.direct import DirectRequest, DirectTransport
 from ivcapfs.client.exchange import (
     Ask,
     Body,
@@ -283,7 +283,7 @@ class Transport:
         extensions = {"timeout": timeouts, "trace": self._connections.trace, "file": ask.content, "query": ask.query}
         try:
             if goes_straight and self._replaced is None:
-                response: Response = self._straight.ask(Asked.of(ask.method, url, headers, extensions))
+                response: Response = self._straight.ask(DirectRequest(ask.method, url, headers, extensions))
             else:
                 request = httpx.Request(
                     ask.method, ask.at(url), headers=headers, content=content, extensions=extensions

@@ -22,7 +22,7 @@ import pytest
 from ivcapfs import errors
 from ivcapfs.client import Connection
 from ivcapfs.client.connections import Connections
-from ivcapfs.client.direct import DirectTransport
+from ivcapfs.client.direct import DirectRequest, DirectTransport
 from ivcapfs.client.exchange import FileSlice
 from ivcapfs.config import Limits
 from tests.client.fakeorigin import LIMITS, UUID, Asked, Origin, Reply, as_json, client, record
@@ -294,14 +294,11 @@ def test_connections_kept_too_long_are_closed_whatever_origin_is_asked(monkeypat
 def test_a_connection_given_back_after_the_end_is_closed() -> None:
     with Server(again_and_again(ok())) as server:
         transport = DirectTransport(Connections(lambda: None))
-        with httpx.Client(transport=transport) as http:
-            limits = replace(LIMITS, idle=5.0)
-            response = http.send(
-                http.build_request("GET", server.url, extensions={"timeout": {"connect": 5.0, "read": Still(limits)}}),
-                stream=True,
-            )
-            transport.close()
-            assert response.read() == DATA
+        timeouts = {"connect": 5.0, "read": Still(replace(LIMITS, idle=5.0))}
+        answer = transport.ask(DirectRequest("GET", httpx.URL(server.url), {}, {"timeout": timeouts}))
+        transport.close()
+        assert b"".join(answer.iter_raw()) == DATA
+        answer.close()
         assert not transport._idle
 
 

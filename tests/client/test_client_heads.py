@@ -23,7 +23,10 @@ def test_fields_are_read_as_they_were_written(fields: list[tuple[str, str]], sta
         f"\r\n{name}: {value} \t".encode("latin-1") for name, value in fields
     ), "HEAD")  # fmt: skip
     assert told.status == status
-    assert told.fields == [(name.encode(), value.encode("latin-1")) for name, value in fields]
+    expected: dict[str, list[str]] = {}
+    for name, value in fields:
+        expected.setdefault(name.lower(), []).append(httpx.Headers([(name, value.encode("latin-1"))])[name])
+    assert dict(told.headers) == {name: ", ".join(values) for name, values in expected.items()}
 
 
 @given(st.binary(max_size=200))
@@ -64,7 +67,7 @@ def test_an_older_server_keeps_the_connection_only_if_it_says_so() -> None:
 
 
 def test_a_folded_header_is_one() -> None:
-    assert head("A: b", "\t c", "D: e").fields == [(b"A", b"b c"), (b"D", b"e")]
+    assert dict(head("A: b", "\t c", "D: e").headers) == {"a": "b c", "d": "e"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_what_does_not_begin_like_an_answer(status: str) -> None:
 
 def test_headers_are_found_by_name_in_whichever_case() -> None:
     lines = [b'ETag: "1"', b"Vary: a", b"VARY: b", b"X-Name: caf\xe9", b"X-Other: caf\xc3\xa9", b"Content-Length: 0"]
-    named = parse(b"\r\n".join([b"HTTP/1.1 200 OK", *lines]), "GET").named
+    named = parse(b"\r\n".join([b"HTTP/1.1 200 OK", *lines]), "GET").headers
     assert (named["etag"], named["ETag"], named.get("vary")) == ('"1"', '"1"', "a, b")
     assert (named["x-name"], named["x-other"]) == ("caf\xe9", "caf\xe9"), "bytes that are no UTF-8 are Latin-1"
     assert named.get("location") is None and named.get("location", "") == ""
@@ -101,6 +104,5 @@ def test_headers_are_found_by_name_in_whichever_case() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["A", "a", "B-c", "b-C"]), st.text("xyz ,", max_size=5)), max_size=6))
 def test_they_are_what_httpx_makes_of_them(fields: list[tuple[str, str]]) -> None:
-    lines = [f"{name}: {value}".rstrip() for name, value in fields]
-    head = parse("\r\n".join(["HTTP/1.1 204 None", *lines]).encode(), "GET")
-    assert dict(head.named) == dict(httpx.Headers(head.fields))
+    told = head(*(f"{name}: {value}" for name, value in fields))
+    assert dict(told.headers) == dict(httpx.Headers([(name, value.strip(" ")) for name, value in fields]))
