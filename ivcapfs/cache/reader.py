@@ -134,7 +134,7 @@ class Reader:
         while position < read.end:
             try:
                 self._plan(read, position, check)
-                for block in read.blocks:
+                for block in read.blocks:  # all first: who waits with half an answer has memory for all of it
                     block.wait(min(read.end, block.end), check, self._bound, f"artifact {handle.blob.uuid}")
                 pieces = [block.part(position, read.end) for block in read.blocks]
                 position = min(read.end, read.blocks[-1].end)

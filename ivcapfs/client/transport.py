@@ -86,8 +86,7 @@ class Transport:
         self._connections = Connections(self.check_open)
         self._busy = 0
         self._network = Network(self.limits.connections, transport)
-        self._straight = DirectTransport(self._connections, self._network.tls)
-        self._replaced = transport
+        self._straight = None if transport else DirectTransport(self._connections, self._network.tls)
 
     def request_json(
         self,
@@ -193,7 +192,8 @@ class Transport:
         with self._lock:
             self._lock.wait_for(lambda: self._busy == 0, timeout=_CLOSE_PATIENCE)
         self._network.close()
-        self._straight.close()
+        if self._straight is not None:
+            self._straight.close()
 
     def fail(self, exc: Exception, what: str) -> NoReturn:
         """Raise our exception for one of `faults.HTTPX_ERRORS`."""
@@ -277,13 +277,14 @@ class Transport:
             headers["Content-Length"] = str(len(ask.content))
             content = self._pieces(ask.content)
         is_file = isinstance(ask.content, FileSlice)
-        goes_straight = (is_file or (ask.direct and content is None)) and not self._network.is_proxied(url)
+        may_go_straight = is_file or (ask.direct and content is None)
+        straight = self._straight if may_go_straight and not self._network.is_proxied(url) else None
         idle = self.limits.idle
         timeouts = {"connect": self.limits.connect, "read": patience, "write": idle, "pool": idle}
         extensions = {"timeout": timeouts, "trace": self._connections.trace, "file": ask.content, "query": ask.query}
         try:
-            if goes_straight and self._replaced is None:
-                response: Response = self._straight.ask(DirectRequest(ask.method, url, headers, extensions))
+            if straight is not None:
+                response: Response = straight.ask(DirectRequest(ask.method, url, headers, extensions))
             else:
                 request = httpx.Request(
                     ask.method, ask.at(url), headers=headers, content=content, extensions=extensions
