@@ -10,6 +10,7 @@
 # to make it from).
 
 unset CDPATH
+unset PYTHONDONTWRITEBYTECODE # each mount is a process, and would compile every module again
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$(realpath -m -- "${IVCAPFS_VENV:-$root/.venv}")
 marker=.ivcapfs-venv         # in an environment of ours, from the beginning

@@ -1,14 +1,18 @@
-"""No test touches the user's own cache folder, or sees what another test left in it; and how tests are shared out."""
+"""For all tests: nobody touches the user's own cache folder, or believes the world's authorities; who runs which."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
+
+from tests import certificates
 
 ONE_WORLD = ("test_mount_tools.py", "test_server_synthetic.py")
 """Modules whose world is dear: one worker has them as a whole, and makes it once."""
@@ -40,3 +44,11 @@ def _cache_folder_of_its_own(_cache_folders: Iterator[Path], monkeypatch: pytest
     folder = next(_cache_folders)
     folder.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let every client of every process believe one certificate, which no server shows."""
+    with mock.patch.dict(os.environ):
+        os.environ["SSL_CERT_FILE"] = str(certificates.make(tmp_path_factory.mktemp("tls"), "nobody.invalid")[1])
+        yield

@@ -40,8 +40,13 @@ def tree_of(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
-def imports(module: str) -> Iterator[str]:
-    """Iterate the modules that a module imports, wherever in it, also for typing alone."""
+@functools.cache
+def imports(module: str) -> tuple[str, ...]:
+    """Return the modules that a module imports, wherever in it, also for typing alone."""
+    return tuple(_imports(module))
+
+
+def _imports(module: str) -> Iterator[str]:
     for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -91,7 +96,7 @@ def test_no_cycle_of_modules() -> None:
 
 
 def test_errors_and_the_cache_know_nothing_of_the_client() -> None:
-    assert list(imports("ivcapfs.errors")) == ["__future__"]
+    assert imports("ivcapfs.errors") == ("__future__",)
     for module in MODULES:
         if floor(module) == "cache":
             assert not any(floor(name) == "client" for name in imports(module) if name in MODULES)

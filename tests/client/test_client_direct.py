@@ -8,7 +8,6 @@ import os
 import random
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +24,7 @@ from ivcapfs.client.connections import Connections
 from ivcapfs.client.direct import DirectRequest, DirectTransport
 from ivcapfs.client.exchange import FileSlice
 from ivcapfs.config import Limits
+from tests import certificates
 from tests.client.fakeorigin import LIMITS, UUID, Asked, Origin, Reply, as_json, client, record
 
 DATA = random.Random(9).randbytes(300_000)
@@ -470,23 +470,13 @@ def test_a_stall_in_the_middle_is_resumed_over_tls_too(trusted: ssl.SSLContext) 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key),
-         "-out", str(certificate)],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    return key, certificate
+    return certificates.make(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 @pytest.fixture
 def presented(certificate: tuple[Path, Path]) -> ssl.SSLContext:
     """The server's side of a certificate that nobody knows."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate[1], certificate[0])
-    return context
+    return certificates.shown_by(certificate)
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from ivcapfs import errors
 from ivcapfs.client import Connection, connect
 from ivcapfs.client.network import Network, Proxies
 from ivcapfs.config import ClientSettings, client_settings
+from tests import certificates
 from tests.client.fakeorigin import LIMITS, UUID
 from tests.client.fakeproxy import Proxy
 from tests.client.test_client_login import DATA, platform
@@ -108,14 +107,7 @@ def test_certificates_that_cannot_be_read_are_named(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", key, "-out", cert, "-days", "2", "-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return key, cert
+    return certificates.make(tmp_path_factory.mktemp("tls"), HOST)
 
 
 def port(deployment: Deployment) -> int:
@@ -133,10 +125,8 @@ def plain() -> Iterator[Deployment]:
 def secure(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
     """A deployment over TLS, whose certificate only SSL_CERT_FILE makes known."""
     deployment = Deployment(platform)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate[1], certificate[0])
     server = deployment.origin._server
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.socket = certificates.shown_by(certificate).wrap_socket(server.socket, server_side=True)
     deployment.origin.url = f"https://{HOST}:{port(deployment)}"
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
     with deployment.origin:

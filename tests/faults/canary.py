@@ -29,7 +29,6 @@ import os
 import random
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -47,6 +46,7 @@ from ivcapfs.client.origins import OriginRules
 from ivcapfs.client.tus import Upload
 from ivcapfs.config import ClientSettings, Limits, Secret
 from ivcapfs.errors import IvcapfsError
+from tests import certificates
 from tests.faults.listening import Listening
 from tests.faults.worlds import logging_only_to, private_folder
 
@@ -245,20 +245,6 @@ def ways() -> tuple[Way, ...]:
 # -- the places ------------------------------------------------------------------------------------------------------
 
 
-def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Return what a server shows, for `localhost` and the names in ``.test``, and the file that makes it believed."""
-    key, shown = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", key, "-out", shown, "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,DNS:deploy.test,DNS:evil.test,IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(shown, key)
-    return context, shown
-
-
 @contextlib.contextmanager
 def names() -> Iterator[None]:
     """Names in ``.test`` lead to this machine."""
@@ -290,7 +276,8 @@ class Places:
 @contextlib.contextmanager
 def places(folder: Path) -> Iterator[Places]:
     """Have all of them listen."""
-    shows, believed = certificate(folder)
+    certificate = certificates.make(folder, "localhost", "DNS:deploy.test", "DNS:evil.test", "IP:127.0.0.1")
+    shows, believed = certificates.shown_by(certificate), certificate[1]
 
     def lost(_: bytes) -> bytes:
         return answer(404, {"message": "not here"})

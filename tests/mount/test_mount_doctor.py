@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from ivcapfs.doctor import deployment, machine, network
 from ivcapfs.doctor.result import Level, Result
 from ivcapfs.doctor.rounds import rounds
 from ivcapfs.server.runner import Platform
+from tests import certificates
 from tests.client.fakeorigin import as_json
 from tests.client.fakeproxy import Proxy
 from tests.loginworld import CANARY, Deployment, write_contexts
@@ -259,7 +259,7 @@ def test_no_proxy_and_this_machine_are_respected(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_way_through_a_proxy_that_asks_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate_for("ivcap.example.org", tmp_path)
+    certificates.make(tmp_path, "ivcap.example.org")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     with served_by_tls(tmp_path) as port, Proxy({"ivcap.example.org": port}) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", "://ada:p%40ss@"))
@@ -287,14 +287,6 @@ def test_authorities_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert (found.level, "SSL_CERT_FILE" in found.remedy) == (Level.FAIL, True)
 
 
-def certificate_for(name: str, folder: Path) -> None:
-    """Make a certificate and its key, cert.pem and key.pem."""
-    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "100"]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-
-
 def test_nobody_listens() -> None:
     checks = doctor(DEAD, IVCAP_JWT=TOKEN)
     assert failing(checks) == ["TLS"]
@@ -307,7 +299,7 @@ def test_an_unknown_name() -> None:
 
 
 def test_a_certificate_that_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate_for("localhost", tmp_path)
+    certificates.make(tmp_path, "localhost")
     with served_by_tls(tmp_path) as port:
         found = network.connection(f"https://localhost:{port}")
         assert (found.level, "SSL_CERT_FILE" in found.remedy) == (Level.FAIL, True)
