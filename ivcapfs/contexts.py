@@ -6,6 +6,7 @@ renewed. Reading never changes the file. Pure but for `read`; everything is immu
 
 from __future__ import annotations
 
+import functools
 import pwd
 import time
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import getuid
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from ivcapfs.errors import ConfigError
 from ivcapfs.secret import Secret
+
+if TYPE_CHECKING:
+    import yaml
 
 _LARGEST = 1024 * 1024
 _PATIENCE = 1.0
@@ -149,14 +151,20 @@ def read_text(file: Path) -> str:
         raise ConfigError(f"the ivcap program's file {file} is no YAML: it is not UTF-8") from exc
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads every scalar but null as a text, as Go does into fields that are texts: a name may be 1 or yes."""
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return what reads every scalar but null as a text, as Go does for fields that are texts: a name may be yes."""
+    import yaml
 
+    class Loader(yaml.SafeLoader):
+        """For this file alone."""
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+    kept = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag in kept]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
 
 
 def parse(text: str, file: Path) -> Contexts:
@@ -165,8 +173,10 @@ def parse(text: str, file: Path) -> Contexts:
     Raises:
         ConfigError: it is no YAML of this kind. The message shows nothing of it: there are tokens in it.
     """
+    import yaml  # here, for most who import this module read no file with it: 15 ms
+
     try:
-        whole = yaml.load(text, _Loader)  # noqa: S506 - a safe one, see above
+        whole = yaml.load(text, _loader())  # noqa: S506 - a safe one, see above
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""

@@ -17,6 +17,7 @@ def main() -> None:
     stand_aside()
     if "mount" in sys.argv:
         keep_little()
+    _leave_out()
     from ivcapfs.cli import main as commands
 
     commands(prog_name="ivcapfs")
@@ -25,6 +26,16 @@ def main() -> None:
 def help_mount() -> None:
     """Do what mount(8) asks for, and exit."""
     keep_little()
+    _leave_out()
     from ivcapfs.commands.mounthelper import main as mount
 
     mount()
+
+
+def _leave_out() -> None:
+    """Spare these programs what nobody asks of a library: httpx imports its own command line too, where it can.
+
+    That is half of the time that it takes to import (45 of 75 ms), and 5 MiB of each process. A name without a module
+    is one that cannot be imported (Python's reference, "The module cache"), which httpx is prepared for.
+    """
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ Used by `ivcapfs.cli`. Runs on the main thread; what a command needs is imported
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,15 +45,16 @@ def umount(mountpoint: Path, now: bool) -> None:
 
 def _await_uploads(mountpoint: Path) -> None:
     """Wait for a mount's uploads; on a terminal a line tells how many are left."""
+    from ivcapfs.fs.leaving import await_uploads
+
+    if not sys.stderr.isatty():
+        await_uploads(mountpoint, lambda files, left: None)
+        return
     from rich.console import Console
 
-    from ivcapfs.fs.leaving import await_uploads
     from ivcapfs.statusreport import size
 
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        await_uploads(mountpoint, lambda files, left: None)
-        return
     with console.status("sending new files …") as line:
         await_uploads(
             mountpoint, lambda files, left: line.update(f"sending new files: {files:,} left, {size(left)} to go")

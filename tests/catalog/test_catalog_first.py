@@ -33,6 +33,12 @@ def batches_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first, "BATCH_PAGES", 3)
 
 
+@pytest.fixture(autouse=True)
+def _batches_by_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy, two seconds may pass between any two pages."""
+    monkeypatch.setattr(first, "BATCH_SECONDS", 3600.0)
+
+
 def killed_while(world: World, tmp_path: Path, page: int) -> World:
     """Return a world whose catalog is what a process leaves that is killed while it waits for a page (from 1)."""
     world.add(MANY)
