@@ -145,7 +145,8 @@ venv_fill() {
   fi
   rm -f -- "$stamp"
   say "installing ivcapfs[$extras] and what it depends on"
-  "$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check \
+  # Not compiled: Python does that with what is imported, a tenth of it.
+  "$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check --no-compile \
     --editable "${root}[$extras]" </dev/null 9>&-
   stamp_for "$extras" >"$stamp.new"
   mv -- "$stamp.new" "$stamp"
