@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ivcapfs import contexts
-from ivcapfs.client.contextedit import edit
 from ivcapfs.crashing import reach
 from ivcapfs.errors import ConfigError, CredentialError
 
@@ -51,6 +50,9 @@ class ContextFile:
     """
 
     def __init__(self, place: contexts.ContextPlace, pause: Callable[[float], None]) -> None:
+        from ivcapfs.client.contextedit import edit  # it imports YAML, which few mounts need; and now, not in an hour
+
+        self._edit = edit
         self._name = place.name
         self._file = place.file
         self._pause = pause
@@ -121,7 +123,7 @@ class ContextFile:
         """
         real = self._real()
         before = real.stat()
-        text = edit(contexts.read_text(real), self._name, changes)
+        text = self._edit(contexts.read_text(real), self._name, changes)
         for left_over in real.parent.glob(f".{real.name}.ivcapfs-*"):  # by a process that was killed
             left_over.unlink(missing_ok=True)
         descriptor, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.ivcapfs-")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ivcapfs.client.auth import TokenSource, given, identity_of
-from ivcapfs.client.contextlogin import ContextSupply
 from ivcapfs.client.renewal import RenewedToken, Supply
 from ivcapfs.client.supplies import CommandSupply, FileSupply, Owner
 from ivcapfs.config import ClientSettings
@@ -35,6 +34,8 @@ def log_in(settings: ClientSettings) -> Login:
     supply: Supply
     owner = Owner(settings.account_id, is_vouched=settings.context is not None)
     if settings.context is not None:
+        from ivcapfs.client.contextlogin import ContextSupply  # reads and writes YAML: 20 ms for who needs it
+
         supply = ContextSupply(settings.context, settings, owner, settings.token_command)
     elif settings.token_command is not None:
         supply = CommandSupply(settings.token_command, owner)

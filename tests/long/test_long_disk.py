@@ -53,7 +53,7 @@ def damage(path: Path, chance: random.Random) -> None:
 
 @pytest.mark.parametrize(
     ("count", "size", "damages"),
-    [pytest.param(2, 16 * MIB + 4321, 8, id="small"), pytest.param(4, 256 * MIB, 100, id="long", marks=LONG)],
+    [pytest.param(2, 8 * MIB + 4321, 8, id="small"), pytest.param(4, 256 * MIB, 100, id="long", marks=LONG)],
 )
 def test_a_second_mount_asks_for_nothing_and_damage_is_fetched_again(
     world: World, mounter: Mounter, folder: Path, tell: Tell, count: int, size: int, damages: int
@@ -170,7 +170,7 @@ def kill_while_reading(world: World, mount: Mount, urns: list[str], chance: rand
 
 
 @pytest.mark.parametrize(
-    ("kills", "size"), [pytest.param(3, 16 * MIB, id="small"), pytest.param(50, 64 * MIB, id="long", marks=LONG)]
+    ("kills", "size"), [pytest.param(2, 16 * MIB, id="small"), pytest.param(50, 64 * MIB, id="long", marks=LONG)]
 )
 def test_killed_in_the_middle_of_filling(
     world: World, mounter: Mounter, folder: Path, tell: Tell, kills: int, size: int

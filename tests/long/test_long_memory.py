@@ -39,7 +39,7 @@ def read_within_budget(
 @pytest.mark.parametrize(
     ("count", "size", "budget"),
     [
-        pytest.param(8, 48 * MIB, 16 * MIB, id="small"),
+        pytest.param(8, 24 * MIB, 16 * MIB, id="small"),
         pytest.param(32, 512 * MIB, 64 * MIB, id="long-64M", marks=LONG),
         pytest.param(32, 512 * MIB, None, id="long-default", marks=LONG),
     ],
@@ -53,7 +53,7 @@ def test_sequential_readers_stay_within_the_budget(
 @pytest.mark.parametrize(
     ("count", "size", "budget"),
     [
-        pytest.param(300, MIB, 16 * MIB, id="small"),
+        pytest.param(120, MIB, 16 * MIB, id="small"),
         pytest.param(1000, 8 * MIB, 64 * MIB, id="long-64M", marks=LONG),
         pytest.param(1000, 8 * MIB, None, id="long-default", marks=LONG),
     ],
