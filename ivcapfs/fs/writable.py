@@ -130,6 +130,8 @@ class Writable:
         """Set an extended attribute; see `DraftAttributes`."""
         if isinstance(node, DraftNode) and (name, value) == (UPLOAD, b"retry"):
             self.uploader.retry(node.draft)
+        elif isinstance(node, DraftNode) and (name, value) == (UPLOAD, b"discard"):
+            self.uploader.let_go(node.draft)
         elif isinstance(node, TextNode) and (name, value) == (UPLOAD, b"now"):
             self.uploader.hurry()
             self.hurried()

@@ -182,6 +182,7 @@ def await_outcome(
 
 def _remove_there(file: Spooled) -> None:
     with _asking(file):
+        os.setxattr(file.path, UPLOAD, b"discard")  # also one that is an artifact, whose aspects were refused
         file.path.unlink()
 
 

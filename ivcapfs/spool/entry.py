@@ -102,9 +102,9 @@ class Entry:
 
     @property
     def is_perhaps_complete(self) -> bool:
-        """Whether the server may have completed it, as far as the journal tells."""
-        asked = self.begun is not None or self.twins is not None or self.record is not None
-        return asked and self.state is State.CLOSED
+        """Whether the server may have completed it, as far as the journal tells, or has."""
+        asked = self.begun is not None or self.twins is not None
+        return self.record is not None or (asked and self.state is State.CLOSED)
 
     @property
     def path(self) -> str:

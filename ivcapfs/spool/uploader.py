@@ -280,8 +280,14 @@ class Uploader:
         log.warning("%s is kept in the spool, %s: %s (ivcapfs uploads list)", draft.entry.path, state, reason)
         with draft.lock:
             size, mtime_ns = draft.size, draft.mtime_ns
-            draft.is_final = False
+            draft.is_final = draft.entry.record is not None  # then it is an artifact, whatever else was refused
         draft.note_anyway(_in_state(draft, state, size, mtime_ns, reason))
+
+    def let_go(self, draft: Draft) -> None:
+        """Allow a failed file to be removed though it is an artifact: what was to be done with that is given up."""
+        with draft.lock:
+            if draft.entry.state is State.FAILED:
+                draft.is_final = draft.is_ending = False
 
     def retry(self, draft: Draft) -> None:
         """Send a failed or interrupted file after all, as it is now.

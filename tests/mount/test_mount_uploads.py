@@ -111,6 +111,36 @@ def test_a_file_of_a_mount_is_discarded_and_copied_out(platform: Platform, mount
     assert (code, said) == (1, f"ivcapfs: no new file has the id {id}: ivcapfs uploads list shows them\n")
 
 
+@pytest.mark.parametrize("again", ["", "after a restart"])
+def test_what_is_an_artifact_whose_aspect_was_refused_stays_until_that_is_given_up(
+    platform: Platform, mounter: Mounter, sdk: SDK, faults: Faults, again: str
+) -> None:
+    """To remove or rename it would be no more than to hide it for a moment."""
+    mount = mounter(platform.url, "write")
+    path = mount.artifacts / "a.bin"
+    with path.open("wb") as file:
+        file.write(b"whole")
+        os.setxattr(path, "user.ivcap.aspect.urn:test:schema:mark", b'{"n": 1}')
+        faults.rule = lambda scope: Response("not you", 403) if scope["path"] == "/1/aspects" else None
+    eventually(lambda: listed(mounter)["artifacts/a.bin"]["state"] == "failed", "the aspect was refused")
+    if again:
+        assert run(*ivcapfs("umount", mount.path)).returncode == 0
+        mount = mounter(platform.url, "write")
+        path = mount.artifacts / "a.bin"
+    file = listed(mounter)["artifacts/a.bin"]
+    with pytest.raises(OSError) as caught:
+        path.unlink()
+    assert caught.value.errno == errno.EBUSY
+    with pytest.raises(PermissionError):
+        path.rename(mount.artifacts / "b.bin")
+    assert uploads(mounter, "discard", file["id"]) == (0, "", "")
+    assert uploads(mounter, "list") == (0, "no new file waits in the spool\n", "")
+    eventually(lambda: path.exists() and path.read_bytes() == b"whole", "it is shown as the artifact that it is")
+    assert contents(sdk) == {"a.bin": b"whole"}
+    with pytest.raises(PermissionError):
+        path.unlink()
+
+
 def test_what_no_mount_has_is_sent_by_the_command(platform: Platform, mounter: Mounter, sdk: SDK) -> None:
     mount = mounter(platform.url, "write")
     (mount.artifacts / "survey").mkdir()
