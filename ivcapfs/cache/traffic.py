@@ -8,10 +8,11 @@ Threading: any thread may call anything. `Traffic._lock` is held for an addition
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
+from ivcapfs.cache.block import Sink
 from ivcapfs.cache.transfer import BlobSource, ByteStream
 from ivcapfs.models import Content
 
@@ -51,11 +52,19 @@ class Traffic:
                 self._reads, self._bytes_read, self._requests, self._bytes_fetched, self._failures, self._transfers
             )
 
-    def count_read(self, size: int) -> None:
-        """A program read so many bytes."""
-        with self._lock:
-            self._reads += 1
-            self._bytes_read += size
+    def counted(self, sink: Sink) -> Sink:
+        """Return what takes the bytes of one read in place of `sink`, and counts them before it hands them on.
+
+        Before: a program that has its bytes may look at the counters at once.
+        """
+
+        def take(pieces: Sequence[memoryview], is_last: bool) -> None:
+            with self._lock:
+                self._reads += is_last
+                self._bytes_read += sum(map(len, pieces))
+            sink(pieces, is_last)
+
+        return take
 
     @contextmanager
     def transfer(self) -> Iterator[None]:

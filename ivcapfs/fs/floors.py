@@ -97,7 +97,7 @@ def _build(
     status = StatusSource(settings, catalog, reader, traffic)
     status_view = StatusView(status)
     bindings, more_views = Bindings(forget, kernel_pool), {**views.by_name, STATUS_FOLDER: status_view}
-    parts = (catalog, reader, bindings, neighbours, settings.view, check, more_views, traffic.count_read)
+    parts = (catalog, reader, bindings, neighbours, settings.view, check, more_views, traffic.counted)
     if settings.write is None:
         return Floors(Operations(*parts), None, _shrinking(store, pool))
     writable = Writable(settings, settings.write, connection, catalog, store, views, forget, stopped)

@@ -116,14 +116,14 @@ class Operations:
     Args:
         check: ends waits; called on the thread that answers (see `ivcapfs.waits`).
         views: top folders besides `artifacts/` and `by-id/`.
-        count_read: told of each read of an artifact how many bytes it gave.
+        counted: wraps what takes the bytes of an artifact, to count them (`ivcapfs.cache.traffic`).
     """
 
     use_ns = True
 
     def __init__(
         self, catalog: Catalog, reader: Reader, bindings: Bindings, neighbours: Neighbours, view: ViewSettings,
-        check: Check, views: Mapping[str, View] | None = None, count_read: Callable[[int], None] = never,
+        check: Check, views: Mapping[str, View] | None = None, counted: Callable[[Sink], Sink] = lambda sink: sink,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._reader = reader
@@ -133,7 +133,7 @@ class Operations:
         self._check = check
         self._tree: Nodes = Tree(catalog, views or {})
         self._xattrs = ExtendedAttributes(catalog)
-        self._count_read = count_read
+        self._counted = counted
         self._times: Callable[[bytes], int | None] = never  # tells a time that was set here, by a uuid's bytes
         self._lock = threading.Lock()
         self._open: dict[int, object] = {}  # guarded by _lock
@@ -190,9 +190,7 @@ class Operations:
             file.was_read = True
             self._bindings.confirm(file.pin)
         if isinstance(file.reading, Handle):
-            count = self._reader.read_into(file.reading, offset, size, sink, self._check)
-            self._count_read(count)
-            return count
+            return self._reader.read_into(file.reading, offset, size, self._counted(sink), self._check)
         piece = memoryview(file.reading)[offset : offset + size]
         sink([piece], True)
         return len(piece)

@@ -54,14 +54,27 @@ def test_what_is_under_way_and_what_failed_is_told() -> None:
     reader.shutdown()
 
 
-def test_many_threads_lose_no_count() -> None:
+def test_a_program_that_has_its_bytes_finds_them_counted() -> None:
     traffic = Traffic()
+    reader = read_of(FakeSource(), traffic)
+    handle = reader.open(reader.blob(uuid_of(1), len(DATA)))
+    seen = []
+    sink = traffic.counted(lambda *_: seen.append(traffic.counts()[:2]))
+    reader.read_into(handle, 0, 3000, sink, never)
+    assert seen == [(1, 3000)]
+    reader.shutdown()
+
+
+def test_many_threads_lose_no_count() -> None:
+    traffic, got = Traffic(), []
+    sink = traffic.counted(lambda pieces, is_last: got.append((pieces, is_last)))
 
     def count() -> None:
-        for _ in range(2000):
-            traffic.count_read(3)
+        for number in range(2000):
+            sink([memoryview(b"ab"), memoryview(b"c")], number % 2 == 1)
 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(8):
             pool.submit(count)
-    assert traffic.counts()[:2] == (16_000, 48_000)
+    assert len(got) == 16_000
+    assert traffic.counts()[:2] == (8_000, 48_000)
