@@ -19,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from ivcapfs.cache.readahead import Handle
+from ivcapfs.cache.reader import Reader
 from ivcapfs.catalog.interface import Entry, FileEntry, Folder, Totals
 from ivcapfs.catalog.schema import microseconds
 from ivcapfs.client import wire
@@ -144,6 +146,13 @@ class FakeStream:
         view[: len(piece)] = piece
         self._given += len(piece)
         return len(piece)
+
+
+def bytes_of(reader: Reader, handle: Handle, offset: int, size: int, check: Check) -> bytes:
+    """Return what a read gives; arguments and errors as of `Reader.read_into`."""
+    gathered = bytearray()
+    reader.read_into(handle, offset, size, lambda pieces, _: gathered.extend(b"".join(pieces)), check)
+    return bytes(gathered)
 
 
 @dataclass

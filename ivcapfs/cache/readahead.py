@@ -90,6 +90,24 @@ class Handle:
     is_open: bool = True
 
 
+@dataclass(slots=True, eq=False)
+class Read:
+    """One read on its way.
+
+    Attributes:
+        end: where it ends.
+        window: how much to read ahead of it; None: not yet decided.
+        blocks: those that it uses now.
+        claimed: those that it is to hand to the pool.
+    """
+
+    handle: Handle
+    end: int
+    window: int | None = None
+    blocks: list[Block] = field(default_factory=list)
+    claimed: list[Block] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Slots:
     """The transfers that fetch what nobody waits for yet, of all readers, and whether there may be another one.

@@ -1,8 +1,8 @@
 """The read engine: a byte range of an open file -> blocks -> cached, on their way, or to be fetched.
 
-Used by `ivcapfs.fs.operations`, through `open`, `read_into` and `close`. A read never makes a request on its own
-thread: it claims what is missing as new blocks, hands each to the pool as a transfer (`ivcapfs.cache.transfer`), and
-waits until what it needs of them has come. A byte on its way is never asked for twice, whoever needs it.
+Used by `ivcapfs.fs.operations`, and by `ivcapfs.fs.neighbours`, through `fetch`. A read never makes a request on its
+own thread: it claims what is missing as new blocks, hands each to the pool as a transfer (`ivcapfs.cache.transfer`),
+and waits until what it needs of them has come. A byte on its way is never asked for twice, whoever needs it.
 
 Threading: any thread may call anything. What is claimed is decided under `Reader._lock`; waiting, copying and every
 request happen outside it. A read waits for memory only while it uses no block, and a transfer waits for no read: so
@@ -15,14 +15,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from math import inf
 
 from cachetools import LRUCache
 
 from ivcapfs.cache.block import Block, Sink
 from ivcapfs.cache.memory import Memory, rounded
 from ivcapfs.cache.pace import Pace
-from ivcapfs.cache.readahead import LONGEST, Handle, ReadAhead, Slots
+from ivcapfs.cache.readahead import LONGEST, Handle, Read, ReadAhead, Slots
 from ivcapfs.cache.shelf import Shelf
 from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
@@ -32,23 +32,6 @@ from ivcapfs.waits import POLL_SECONDS, Check, now, submit
 BLOBS = 10_000
 TIGHT_SECONDS, TIGHT_FOR_SECONDS = 0.2, 5.0
 """When no transfer ends for so long, the memory is taken to be short for so long."""
-
-@dataclass(slots=True, eq=False)
-class _Read:
-    """One read on its way.
-
-    Attributes:
-        end: where it ends.
-        window: how much to read ahead of it; None: not yet decided.
-        blocks: those that it uses now.
-        claimed: those that it is to hand to the pool.
-    """
-
-    handle: Handle
-    end: int
-    window: int | None = None
-    blocks: list[Block] = field(default_factory=list)
-    claimed: list[Block] = field(default_factory=list)
 
 
 class Reader:
@@ -86,7 +69,7 @@ class Reader:
         self._ahead = Slots()  # blocks being filled, and asked for by nobody; guarded by _lock
         self._streams: set[Handle] = set()  # whose windows are open, and share the memory; guarded by _lock
         self._tight_until = 0.0  # reads take what room there is, however little; guarded by _lock
-        self._waiting: deque[_Read] = deque()  # reads that found no room, in turn; guarded by _lock
+        self._waiting: deque[Read] = deque()  # reads that found no room, in turn; guarded by _lock
         self._finished = self.used = self.claimed = 0  # transfers; blocks of reads, new ones of these; guarded by _lock
         self._is_over = False
 
@@ -114,12 +97,6 @@ class Reader:
             self._streams.discard(handle)
             self._leave(handle.blob, handle.ahead.front, handle.ahead.ahead)
 
-    def read(self, handle: Handle, offset: int, size: int, check: Check) -> bytes:
-        """Return the bytes of [offset, offset + size), fewer only where the file ends; errors as `read_into`."""
-        gathered = bytearray()
-        self.read_into(handle, offset, size, lambda pieces, _: gathered.extend(b"".join(pieces)), check)
-        return bytes(gathered)
-
     def read_into(self, handle: Handle, offset: int, size: int, sink: Sink, check: Check) -> int:
         """Hand the bytes of [offset, offset + size) to `sink`, in order; return how many, fewer only at the file's end.
 
@@ -129,7 +106,7 @@ class Reader:
         """
         if not handle.is_open:
             raise BadHandle("read of a closed handle")
-        read = _Read(handle, min(offset + size, handle.blob.size))
+        read = Read(handle, min(offset + size, handle.blob.size))
         position = offset
         while position < read.end:
             try:
@@ -142,6 +119,21 @@ class Reader:
             finally:
                 self._done_with(read)
         return max(0, position - offset)
+
+    def fetch(self, blob: Blob, seconds: float) -> None:
+        """Cache a blob of no more than one block, unless it is here or on its way, or there is no room to read ahead.
+
+        The request is made on this thread, which must not be one that answers the kernel; after some seconds it is
+        left to the pool. A failure is told to who waits for the same block, and to nobody else.
+        """
+        read = Read(self.open(blob), blob.size)
+        try:
+            with self._lock:
+                self._claim_ahead(read, 0, blob.size, blob.size)
+            if read.claimed:
+                self._transfer(blob, read.claimed.pop(), now() + seconds)
+        finally:
+            self._start(read)
 
     def shutdown(self) -> None:
         """Take no more work, and see to it that what was fetched is kept on disk. May be called again.
@@ -161,7 +153,7 @@ class Reader:
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
-    def _plan(self, read: _Read, start: int, check: Check) -> None:
+    def _plan(self, read: Read, start: int, check: Check) -> None:
         """Find or claim the blocks of [start, read.end), or of its beginning where memory is short."""
         try:
             with self._lock:
@@ -171,7 +163,7 @@ class Reader:
         finally:
             self._start(read)  # whatever happened: others may wait for what was claimed
 
-    def _await_room(self, read: _Read, start: int, check: Check) -> None:
+    def _await_room(self, read: Read, start: int, check: Check) -> None:
         """Plan once there is memory for it. Reads that wait take turns: who came first is served first."""
         seen, give_up = -1, 0.0
         with self._lock:
@@ -195,7 +187,7 @@ class Reader:
                 self._waiting.remove(read)
                 self._room.notify_all()
 
-    def _try_plan(self, read: _Read, start: int) -> bool:
+    def _try_plan(self, read: Read, start: int) -> bool:
         """As `_plan`; False where memory has no room now even for the first block. The lock is held."""
         handle, end = read.handle, read.end
         if read.window is None:
@@ -231,7 +223,7 @@ class Reader:
         is_whole = missing <= self._settings.block_size
         return not is_whole and self._memory.is_short_of(missing) and now() > self._tight_until
 
-    def _claim_ahead(self, read: _Read, position: int, end: int, length: int) -> None:
+    def _claim_ahead(self, read: Read, position: int, end: int, length: int) -> None:
         """Claim what is missing of [position, end), which nobody waits for yet. The lock is held."""
         while position < end:
             block = self._held(read.handle.blob, position)
@@ -246,7 +238,7 @@ class Reader:
         """Return the block that has the byte at `position`, whole or on its way. The lock is held."""
         return blob.blocks.get(position // self._settings.block_size)
 
-    def _claim(self, read: _Read, start: int, end: int, *, ahead: bool = False) -> Block | None:
+    def _claim(self, read: Read, start: int, end: int, *, ahead: bool = False) -> Block | None:
         """Make the block that begins with `start`; None where there is no room. The lock is held.
 
         It ends with `end`, rounded up, or before: with the file, at the next block that is held, after the longest
@@ -300,24 +292,31 @@ class Reader:
             if block is not None:
                 self._memory.note_wanted(block)
 
-    def _start(self, read: _Read) -> None:
+    def _start(self, read: Read) -> None:
         """Hand claimed blocks to the pool."""
         for block in read.claimed:
-            try:
-                submit(self._pool, self._transfer, read.handle.blob, block)
-            except Closing as exc:
-                self._finish(read.handle.blob, block, exc, 0.0)
+            self._hand_over(read.handle.blob, block)
         read.claimed.clear()
 
     # -- transfers -----------------------------------------------------------------------------------------------
 
-    def _transfer(self, blob: Blob, block: Block) -> None:
+    def _hand_over(self, blob: Blob, block: Block) -> None:
+        try:
+            submit(self._pool, self._transfer, blob, block)
+        except Closing as exc:
+            self._finish(blob, block, exc, 0.0)
+
+    def _transfer(self, blob: Blob, block: Block, until: float = inf) -> None:
+        """Fill a block. What has not come by `until` is left to the pool."""
         began = now()
         if self._is_over:
             failure: Exception | None = Closing("the mount is being taken down")
         else:
-            failure = transfer(blob, block, self._source, self._shelf, self._stopped)
-        self._finish(blob, block, failure, now() - began)
+            failure = transfer(blob, block, self._source, self._shelf, lambda: self._stopped() or now() > until)
+        if failure is not None and now() > until:
+            self._hand_over(blob, block)
+        else:
+            self._finish(blob, block, failure, now() - began)
 
     def _finish(self, blob: Blob, block: Block, failure: Exception | None, seconds: float) -> None:
         """Cache a block that is whole; forget one that failed, and tell who waits for it."""
@@ -342,7 +341,7 @@ class Reader:
         if not blob.blocks:
             blob.blocks = {}  # an emptied one keeps its table
 
-    def _done_with(self, read: _Read) -> None:
+    def _done_with(self, read: Read) -> None:
         with self._lock:
             for block in read.blocks:
                 self._memory.release(block)

@@ -107,14 +107,14 @@ class Blob:
 def transfer(
     blob: Blob, block: Block, source: BlobSource, shelf: Shelf | None, stopped: Callable[[], bool]
 ) -> Exception | None:
-    """Fill a block; return why it failed, or None. Never raises. The block's waiters are not told of a failure yet.
+    """Fill a block, or the rest of it; return why it failed, or None. Never raises. Nobody is told of a failure yet.
 
     Args:
         shelf: is looked at first, and gets what the server sent.
         stopped: whether to end early.
     """
     try:
-        if shelf is not None:
+        if shelf is not None and not block.filled:
             _restore(blob, block, shelf)
         begin = block.filled
         if not block.is_whole:

@@ -26,7 +26,7 @@ from ivcapfs.cache.reader import Reader
 from ivcapfs.catalog.interface import Neighbour, Order
 from ivcapfs.catalog.names import Parts
 from ivcapfs.errors import Closing, IvcapfsError
-from ivcapfs.waits import now, submit
+from ivcapfs.waits import submit
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ WALKS = 64
 """Folders that are watched."""
 WORKERS = 16
 SECONDS = 5.0
-"""How long a read may wait for memory."""
-
+"""After so long a file is left to the cache's own threads: silent servers do not keep ours."""
 
 Following = Callable[[Parts, str, Order, int], list[Neighbour]]
 """Returns so many files that come after a named one in a folder, as far as known."""
@@ -96,6 +95,8 @@ class Neighbours:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="neighbour")
         self._lock = threading.Lock()
         self._walks: LRUCache[Parts, _Walk] = LRUCache(WALKS)  # guarded by _lock
+        self._wanted: deque[Neighbour] = deque()  # to be read, in this order; guarded by _lock
+        self._reading = 0  # threads that work it off, or are about to; guarded by _lock
 
     def opened(self, parts: Parts, size: int) -> None:
         """A file of `artifacts/` is opened for reading; never waits.
@@ -165,25 +166,26 @@ class Neighbours:
         return None
 
     def _read(self, wanted: Iterable[Neighbour]) -> None:
-        for each in wanted:
-            self._hand_over(self._read_one, each)
+        """Have files read into the cache, by as many threads as there are files and `WORKERS`."""
+        with self._lock:
+            self._wanted.extend(wanted)
+            more = max(0, min(WORKERS, len(self._wanted)) - self._reading)
+            self._reading += more
+        for _ in range(more):
+            self._hand_over(self._work_off)
 
-    def _read_one(self, wanted: Neighbour) -> None:
-        """Read a file into the cache; runs on the pool."""
-        give_up = now() + SECONDS
-
-        def check() -> None:
-            if self._stopped() or now() > give_up:
-                raise Closing("not wanted any more")
-
-        size = wanted.size or 0
-        handle = self._reader.open(self._reader.blob(wanted.uuid, size))
-        try:
-            self._reader.read_into(handle, 0, size, lambda *_: None, check)
-        except (IvcapfsError, OSError) as exc:
-            log.debug("%s was not read ahead: %s", wanted.name, exc)
-        finally:
-            self._reader.close(handle)
+    def _work_off(self) -> None:
+        """Read what is wanted, one file after the other; runs on the pool, which has more work for few threads."""
+        while True:
+            with self._lock:
+                if not self._wanted or self._stopped():
+                    self._reading -= 1
+                    return
+                each = self._wanted.popleft()
+            try:
+                self._reader.fetch(self._reader.blob(each.uuid, each.size or 0), SECONDS)
+            except IvcapfsError as exc:
+                log.debug("%s was not read ahead: %s", each.name, exc)
 
     def _hand_over(self, work: Callable[..., None], *args: object) -> None:
         try:

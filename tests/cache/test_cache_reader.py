@@ -17,6 +17,7 @@ from ivcapfs.cache.block import Block
 from ivcapfs.cache.pace import MOST_TRANSFERS, Pace
 from ivcapfs.cache.readahead import FIRST_WINDOW, LONGEST, Handle
 from ivcapfs.cache.reader import Reader
+from ivcapfs.cache.transfer import Blob
 from ivcapfs.config import CacheSettings
 from ivcapfs.errors import (
     BadHandle,
@@ -29,7 +30,7 @@ from ivcapfs.errors import (
     ProtocolError,
 )
 from ivcapfs.waits import never
-from tests.fakes import PATIENCE, Background, FakeSource, uuid_of, wait_until
+from tests.fakes import PATIENCE, Background, FakeSource, bytes_of, uuid_of, wait_until
 
 BLOCK = 64
 UUID = uuid_of(1)
@@ -71,7 +72,7 @@ def read(reader: Reader, offset: int = 0, size: int = len(DATA), uuid: str = UUI
     """Read through a handle of its own."""
     handle = reader.open(reader.blob(uuid, length))
     try:
-        return reader.read(handle, offset, size, never)
+        return bytes_of(reader, handle, offset, size, never)
     finally:
         reader.close(handle)
 
@@ -101,7 +102,7 @@ def test_any_reads_give_what_the_bytes_say(
     with reading(source, memory=blocks_kept * BLOCK) as reader:
         handle = reader.open(reader.blob(UUID, length))
         for offset, size in reads:
-            assert reader.read(handle, offset, size, never) == DATA[:length][offset : offset + size]
+            assert bytes_of(reader, handle, offset, size, never) == DATA[:length][offset : offset + size]
             assert reader.memory_used <= max(blocks_kept, 1) * BLOCK
 
 
@@ -114,7 +115,7 @@ def test_reads_around_block_boundaries(length: int) -> None:
         places = sorted({0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, length - 1, length, length + 1, 5 * BLOCK})
         for begin in places:
             for end in places:
-                assert reader.read(handle, begin, max(0, end - begin), never) == data[begin : max(begin, end)]
+                assert bytes_of(reader, handle, begin, max(0, end - begin), never) == data[begin : max(begin, end)]
     assert all(stop <= length for _, _, stop in source.requests)
 
 
@@ -133,7 +134,7 @@ def test_a_cache_too_small_for_the_file_still_gives_the_right_bytes(source: Fake
     with reading(source, memory=memory) as reader:
         handle = reader.open(reader.blob(UUID, len(DATA)))
         for step in (1000, 50, BLOCK, 333):
-            parts = [reader.read(handle, at, step, never) for at in range(0, len(DATA), step)]
+            parts = [bytes_of(reader, handle, at, step, never) for at in range(0, len(DATA), step)]
             assert b"".join(parts) == DATA
             assert reader.memory_used <= max(memory, BLOCK)
 
@@ -178,7 +179,7 @@ def test_many_readers_of_one_cold_file_fetch_each_byte_once(source: FakeSource, 
 def test_many_readers_going_through_one_file_fetch_each_byte_once(source: FakeSource, reader: Reader) -> None:
     def go_through(step: int) -> bytes:
         handle = reader.open(reader.blob(UUID, len(DATA)))
-        return b"".join(reader.read(handle, at, step, never) for at in range(0, len(DATA), step))
+        return b"".join(bytes_of(reader, handle, at, step, never) for at in range(0, len(DATA), step))
 
     callers = [Background(go_through, step) for step in (10, 64, 100, 128, 500, 31, 64, 1000)]
     assert [caller.result() == DATA for caller in callers] == [True] * 8
@@ -187,8 +188,8 @@ def test_many_readers_going_through_one_file_fetch_each_byte_once(source: FakeSo
 
 def test_a_reader_joins_what_was_begun_ahead_for_another(source: FakeSource, reader: Reader) -> None:
     handle = reader.open(reader.blob(UUID, len(DATA)))
-    reader.read(handle, 0, BLOCK, never)
-    reader.read(handle, BLOCK, BLOCK, never)
+    bytes_of(reader, handle, 0, BLOCK, never)
+    bytes_of(reader, handle, BLOCK, BLOCK, never)
     source.await_idle()
     asked = source.requests[:]
     assert max(fetched(source)) > 1
@@ -205,7 +206,7 @@ def test_a_reader_gets_the_bytes_of_a_block_that_is_still_filling(source: FakeSo
     blob = reader.blob(UUID, len(DATA))
     whole = Background(read, reader)
     source.await_requests(1)
-    parts = [reader.read(reader.open(blob), at, BLOCK // 2, never) for at in (0, BLOCK, BLOCK + BLOCK // 2)]
+    parts = [bytes_of(reader, reader.open(blob), at, BLOCK // 2, never) for at in (0, BLOCK, BLOCK + BLOCK // 2)]
     assert parts == [DATA[at : at + BLOCK // 2] for at in (0, BLOCK, BLOCK + BLOCK // 2)]
     assert not whole.future.done()
     source.flow.set()
@@ -254,7 +255,7 @@ def test_a_buffer_is_not_used_again_while_somebody_copies_out_of_it(source: Fake
         handle = reader.open(reader.blob(other, len(DATA)))
         for _ in range(2):  # all memory that there is gets other bytes several times
             for at in range(0, len(DATA), BLOCK):
-                assert reader.read(handle, at, BLOCK, never) == bytes(reversed(DATA))[at : at + BLOCK]
+                assert bytes_of(reader, handle, at, BLOCK, never) == bytes(reversed(DATA))[at : at + BLOCK]
                 assert reader.memory_used <= 4 * BLOCK
         go_on.set()
         copying.result()
@@ -266,10 +267,10 @@ def test_claiming_the_second_half_of_a_read_does_not_evict_the_first(source: Fak
     with reading(source, memory=2 * BLOCK, read_ahead=0) as reader:
         handle = reader.open(reader.blob(UUID, len(DATA)))
         for at in (0, 5, 9, 20, 30):
-            reader.read(handle, at * BLOCK, BLOCK, never)
-            reader.read(handle, (at + 3) * BLOCK, BLOCK, never)
+            bytes_of(reader, handle, at * BLOCK, BLOCK, never)
+            bytes_of(reader, handle, (at + 3) * BLOCK, BLOCK, never)
             # What is cached and used least recently is needed, and what comes behind it is not there.
-            got = reader.read(handle, at * BLOCK, 3 * BLOCK, never)
+            got = bytes_of(reader, handle, at * BLOCK, 3 * BLOCK, never)
             assert got == DATA[at * BLOCK : (at + 3) * BLOCK]
 
 
@@ -316,14 +317,14 @@ def test_a_read_that_waits_for_room_ends_when_interrupted_and_at_the_bound(sourc
         source.gate.clear()
         blob = reader.blob(UUID, len(DATA))
         with pytest.raises(Interrupted):
-            reader.read(reader.open(blob), 0, BLOCK, check)
+            bytes_of(reader, reader.open(blob), 0, BLOCK, check)
         with pytest.raises(Interrupted):
-            reader.read(reader.open(blob), 2 * BLOCK, BLOCK, check)
+            bytes_of(reader, reader.open(blob), 2 * BLOCK, BLOCK, check)
         with pytest.raises(DeadlineExceeded, match="memory"):
-            reader.read(reader.open(blob), 2 * BLOCK, BLOCK, never)
+            bytes_of(reader, reader.open(blob), 2 * BLOCK, BLOCK, never)
         assert not reader._waiting
         source.gate.set()
-        assert reader.read(reader.open(blob), 2 * BLOCK, BLOCK, never) == DATA[2 * BLOCK : 3 * BLOCK]
+        assert bytes_of(reader, reader.open(blob), 2 * BLOCK, BLOCK, never) == DATA[2 * BLOCK : 3 * BLOCK]
 
 
 def test_what_was_claimed_is_fetched_even_if_the_plan_fails(source: FakeSource) -> None:
@@ -343,7 +344,7 @@ def test_what_was_claimed_is_fetched_even_if_the_plan_fails(source: FakeSource) 
         with pytest.raises(ContentChanged):
             read(reader, 0, 3 * BLOCK)
         wait_until(lambda: quiet(reader))
-        assert reader.read(reader.open(blob), 0, 2 * BLOCK, never) == DATA[: 2 * BLOCK]
+        assert bytes_of(reader, reader.open(blob), 0, 2 * BLOCK, never) == DATA[: 2 * BLOCK]
 
 
 def test_what_waits_for_a_thread_fails_at_the_end_of_the_mount(source: FakeSource) -> None:
@@ -375,7 +376,7 @@ def test_many_threads_with_failures_keep_the_budget_and_leave_nothing_behind(sou
                 if dice.random() < 0.1:
                     source.failures = [ConnectionBroken("gone")]
                 with contextlib.suppress(ConnectionBroken):
-                    wrong += reader.read(handles[uuid], at, size, never) != contents[uuid][at : at + size]
+                    wrong += bytes_of(reader, handles[uuid], at, size, never) != contents[uuid][at : at + size]
                 wrong += reader.memory_used > memory * BLOCK
             for handle in handles.values():
                 reader.close(handle)
@@ -409,7 +410,7 @@ def test_a_thousand_open_files_read_in_turn(source: FakeSource) -> None:
         handles = [reader.open(reader.blob(uuid, length)) for uuid in uuids]
         for at in range(0, length, step):
             for number, handle in enumerate(handles):
-                assert reader.read(handle, at, step, never) == DATA[number + at : number + at + step]
+                assert bytes_of(reader, handle, at, step, never) == DATA[number + at : number + at + step]
                 assert reader.memory_used <= memory
     assert sum(stop - start for _, start, stop in source.requests) <= 2 * files * length
 
@@ -427,7 +428,7 @@ def test_many_readers_going_through_files_of_their_own_all_come_to_the_end(
         def go_through(number: int) -> bool:
             handle, right = reader.open(reader.blob(uuid_of(number), len(data))), True
             for at in range(0, len(data), 2 * BLOCK):
-                right &= reader.read(handle, at, 2 * BLOCK, never) == data[at : at + 2 * BLOCK]
+                right &= bytes_of(reader, handle, at, 2 * BLOCK, never) == data[at : at + 2 * BLOCK]
                 right &= reader.memory_used <= memory * BLOCK
             return right
 
@@ -448,7 +449,7 @@ def test_with_read_ahead_off_only_what_is_read_is_fetched(source: FakeSource) ->
     with reading(source, read_ahead=0) as reader:
         handle = reader.open(reader.blob(UUID, len(DATA)))
         for number in range(10):
-            reader.read(handle, number * BLOCK, BLOCK, never)
+            bytes_of(reader, handle, number * BLOCK, BLOCK, never)
             source.await_idle()
             assert fetched(source) == Counter(range(number + 1))
 
@@ -461,7 +462,7 @@ def test_a_random_read_fetches_one_smallest_block_or_two(offset: int, size: int,
         handle = reader.open(reader.blob(UUID, len(data)))
         for place in (0, 500, 100, 900, 300, 700):
             at = place * BLOCK + offset
-            assert reader.read(handle, at, size, never) == data[at : at + size]
+            assert bytes_of(reader, handle, at, size, never) == data[at : at + size]
         source.await_idle()
     assert sum(stop - start for _, start, stop in source.requests) == 6 * blocks * BLOCK
 
@@ -473,7 +474,7 @@ def test_reading_through_a_file_fetches_every_byte_once(step: int) -> None:
     with reading(source, read_ahead=300 * BLOCK) as reader:
         handle = reader.open(reader.blob(UUID, len(data)))
         for at in range(0, len(data), step):
-            assert reader.read(handle, at, step, never) == data[at : at + step]
+            assert bytes_of(reader, handle, at, step, never) == data[at : at + step]
         source.await_idle()
     assert fetched(source) == Counter(range(701))
 
@@ -485,7 +486,7 @@ def test_reading_an_eighth_of_a_file_fetches_little_more(step: int) -> None:
     with reading(source, memory=4000 * BLOCK, read_ahead=2000 * BLOCK) as reader:
         handle = reader.open(reader.blob(UUID, len(data)))
         for at in range(0, len(data) // 8, step):
-            reader.read(handle, at, step, never)
+            bytes_of(reader, handle, at, step, never)
         source.await_idle()
     assert sum(stop - start for _, start, stop in source.requests) <= 3 * len(data) // 8 + FIRST_WINDOW * BLOCK
 
@@ -515,7 +516,7 @@ def test_a_slow_source_is_asked_for_many_ranges_at_a_time_and_never_twice() -> N
             if not source.gate.is_set() and (last is None or not last.is_whole):
                 most = sum(block.is_filling for block in set(blocks.values()))
                 source.gate.set()
-            assert reader.read(handle, at, step, never) == data[at : at + step]
+            assert bytes_of(reader, handle, at, step, never) == data[at : at + step]
     assert 8 <= most <= 32
     assert fetched(source) == Counter(range(5000))
 
@@ -533,7 +534,7 @@ def test_read_ahead_never_takes_more_than_its_half(source: FakeSource) -> None:
             handle = reader.open(blob)
             for at in range(5):
                 with pytest.raises(Interrupted):
-                    reader.read(handle, at * BLOCK, BLOCK, check)
+                    bytes_of(reader, handle, at * BLOCK, BLOCK, check)
                 assert memory.unread <= memory.most_unread == 16 * BLOCK
         assert memory.filling <= 32 * BLOCK
 
@@ -544,11 +545,11 @@ def test_who_left_does_not_keep_others_from_reading_ahead(source: FakeSource) ->
         for number in range(20):
             handle = reader.open(reader.blob(UUID, len(DATA)))
             for at in range(3):
-                reader.read(handle, at * BLOCK, BLOCK, never)
+                bytes_of(reader, handle, at * BLOCK, BLOCK, never)
             if number % 2:
                 reader.close(handle)
             else:
-                reader.read(handle, 39 * BLOCK, 1, never)
+                bytes_of(reader, handle, 39 * BLOCK, 1, never)
             assert reader._memory.unread == 0 and not reader._streams
 
 
@@ -560,7 +561,7 @@ def test_many_readers_going_through_many_files_get_the_right_bytes(source: FakeS
 
         def go_through(uuid: str) -> bytes:
             handle = reader.open(reader.blob(uuid, len(DATA)))
-            return b"".join(reader.read(handle, at, BLOCK, never) for at in range(0, len(DATA), BLOCK))
+            return b"".join(bytes_of(reader, handle, at, BLOCK, never) for at in range(0, len(DATA), BLOCK))
 
         callers = [Background(go_through, uuid) for uuid in uuids]
         assert all(caller.result() == DATA for caller in callers)
@@ -571,9 +572,9 @@ def test_read_ahead_that_hangs_stops_no_reader(source: FakeSource) -> None:
     source.put(other, DATA)
     with reading(source, memory=16 * BLOCK, read_ahead=100 * BLOCK, workers=32) as reader:
         handle = reader.open(reader.blob(UUID, len(DATA)))
-        reader.read(handle, 0, BLOCK, never)
+        bytes_of(reader, handle, 0, BLOCK, never)
         source.gate.clear()
-        waiting = Background(reader.read, handle, BLOCK, BLOCK, never)
+        waiting = Background(bytes_of, reader, handle, BLOCK, BLOCK, never)
         source.await_requests(4)
         asked = len(source.requests)
         blocks = [Background(read, reader, at * BLOCK, BLOCK, other) for at in range(4)]
@@ -593,31 +594,31 @@ def test_failed_read_ahead_gives_its_memory_back(source: FakeSource) -> None:
             handle = reader.open(reader.blob(UUID, len(DATA)))
             for at in range(20, 24):
                 with pytest.raises(ConnectionBroken):
-                    reader.read(handle, at * BLOCK, BLOCK, never)
+                    bytes_of(reader, handle, at * BLOCK, BLOCK, never)
             reader.close(handle)
         wait_until(lambda: quiet(reader))
         assert reader._memory.unread == 0 and not reader._owners and not reader._ahead.noted
         source.failing = None
         handle = reader.open(reader.blob(other, len(DATA)))
         for at in range(3):
-            assert reader.read(handle, at * BLOCK, BLOCK, never) == DATA[at * BLOCK : (at + 1) * BLOCK]
+            assert bytes_of(reader, handle, at * BLOCK, BLOCK, never) == DATA[at * BLOCK : (at + 1) * BLOCK]
         wait_until(lambda: len(fetched(source, other)) > 4)
 
 
 def test_a_failed_read_ahead_disturbs_nobody(source: FakeSource, reader: Reader) -> None:
     handle = reader.open(reader.blob(UUID, len(DATA)))
-    reader.read(handle, 0, BLOCK, never)
-    reader.read(handle, BLOCK // 2, BLOCK // 2, never)
+    bytes_of(reader, handle, 0, BLOCK, never)
+    bytes_of(reader, handle, BLOCK // 2, BLOCK // 2, never)
     source.await_idle()
     for at in range(1, 40):
         source.await_idle()
         wanted = DATA[at * BLOCK : (at + 1) * BLOCK]
         with contextlib.suppress(ConnectionBroken):
             source.failures = [] if at % 3 else [ConnectionBroken("gone")]
-            assert reader.read(handle, at * BLOCK, BLOCK, never) == wanted
+            assert bytes_of(reader, handle, at * BLOCK, BLOCK, never) == wanted
         source.await_idle()
         source.failures = []
-        assert reader.read(handle, at * BLOCK, BLOCK, never) == wanted
+        assert bytes_of(reader, handle, at * BLOCK, BLOCK, never) == wanted
 
 
 # -- errors ------------------------------------------------------------------------------------------------------
@@ -669,7 +670,7 @@ def test_a_closed_handle_cannot_be_read(reader: Reader) -> None:
     handle = reader.open(reader.blob(UUID, len(DATA)))
     reader.close(handle)
     with pytest.raises(BadHandle):
-        reader.read(handle, 0, 1, never)
+        bytes_of(reader, handle, 0, 1, never)
 
 
 # -- changed content ---------------------------------------------------------------------------------------------
@@ -682,16 +683,16 @@ NEW = bytes(reversed(DATA))
 def test_an_open_file_never_shows_a_mixture(source: FakeSource, reader: Reader, heeds: bool, new: bytes) -> None:
     source.heeds = heeds
     handle = reader.open(reader.blob(UUID, len(DATA)))
-    assert reader.read(handle, 0, 4 * BLOCK, never) == DATA[: 4 * BLOCK]
+    assert bytes_of(reader, handle, 0, 4 * BLOCK, never) == DATA[: 4 * BLOCK]
     source.put(UUID, new, '"2"')
     with pytest.raises(ContentChanged):
-        reader.read(handle, 2 * BLOCK, 4 * BLOCK, never)
+        bytes_of(reader, handle, 2 * BLOCK, 4 * BLOCK, never)
     source.await_idle()
     wait_until(lambda: quiet(reader))
     asked = len(source.requests)
     with pytest.raises(ContentChanged):
-        reader.read(handle, 2 * BLOCK, 4 * BLOCK, never)
-    assert reader.read(handle, 0, 4 * BLOCK, never) == DATA[: 4 * BLOCK]
+        bytes_of(reader, handle, 2 * BLOCK, 4 * BLOCK, never)
+    assert bytes_of(reader, handle, 0, 4 * BLOCK, never) == DATA[: 4 * BLOCK]
     assert len(source.requests) == asked  # once it is known, nobody is asked again
 
 
@@ -700,15 +701,15 @@ def test_who_opens_afterwards_gets_the_new_content_while_the_old_handle_stays_st
 ) -> None:
     old_blob = reader.blob(UUID, len(DATA))
     old = reader.open(old_blob)
-    reader.read(old, 0, BLOCK, never)
+    bytes_of(reader, old, 0, BLOCK, never)
     source.put(UUID, NEW, '"2"')
     with pytest.raises(ContentChanged):
-        reader.read(old, BLOCK, BLOCK, never)
+        bytes_of(reader, old, BLOCK, BLOCK, never)
     assert reader.blob(UUID, len(NEW)) is not old_blob
     assert read(reader) == NEW
     with pytest.raises(ContentChanged):
-        reader.read(old, BLOCK, BLOCK, never)
-    assert reader.read(old, 0, BLOCK, never) == DATA[:BLOCK]
+        bytes_of(reader, old, BLOCK, BLOCK, never)
+    assert bytes_of(reader, old, 0, BLOCK, never) == DATA[:BLOCK]
 
 
 def test_a_record_with_another_size_has_other_content(source: FakeSource, reader: Reader) -> None:
@@ -765,13 +766,13 @@ def test_a_read_that_waits_ends_when_its_caller_is_interrupted_and_the_bytes_com
             raise Interrupted("a signal")
 
     handle = reader.open(reader.blob(UUID, len(DATA)))
-    waiting = Background(reader.read, handle, 0, BLOCK, check)
+    waiting = Background(bytes_of, reader, handle, 0, BLOCK, check)
     source.await_requests(1)
     signal.set()
     assert isinstance(waiting.exception(), Interrupted)
     assert not source.gate.is_set()
     source.gate.set()
-    assert reader.read(handle, 0, BLOCK, never) == DATA[:BLOCK]
+    assert bytes_of(reader, handle, 0, BLOCK, never) == DATA[:BLOCK]
     assert len(source.requests) == 1
 
 
@@ -784,7 +785,7 @@ def test_one_reader_interrupted_does_not_end_the_others(source: FakeSource, read
         raise Interrupted("a signal")
 
     with pytest.raises(Interrupted):
-        reader.read(reader.open(reader.blob(UUID, len(DATA))), 0, BLOCK, check)
+        bytes_of(reader, reader.open(reader.blob(UUID, len(DATA))), 0, BLOCK, check)
     source.gate.set()
     assert [other.result() for other in others] == [DATA[:BLOCK]] * 3
 
@@ -799,9 +800,9 @@ def test_the_end_of_the_mount_ends_what_waits_and_what_is_under_way(source: Fake
     settings = CacheSettings(block_size=BLOCK, memory=10 * BLOCK, workers=1)
     reader = Reader(source, settings, bound=PATIENCE, stopped=closing.is_set)
     blob = reader.blob(UUID, len(DATA))
-    reader.read(reader.open(blob), 0, BLOCK, never)
+    bytes_of(reader, reader.open(blob), 0, BLOCK, never)
     source.gate.clear()
-    waiting = [Background(reader.read, reader.open(blob), at * BLOCK, BLOCK, check) for at in (2, 4, 6)]
+    waiting = [Background(bytes_of, reader, reader.open(blob), at * BLOCK, BLOCK, check) for at in (2, 4, 6)]
     source.await_requests(2)
     closing.set()
     reader.shutdown()
@@ -817,3 +818,66 @@ def test_after_the_end_what_is_cached_can_be_read_and_the_rest_says_closing(sour
     for _ in range(2):
         with pytest.raises(Closing):
             read(reader, 0, 2 * BLOCK)
+
+
+SMALL = DATA[: BLOCK - 10]
+
+
+def small_blob(reader: Reader, source: FakeSource) -> Blob:
+    """Return a blob of less than a block."""
+    source.put(UUID, SMALL)
+    return reader.blob(UUID, len(SMALL))
+
+
+def test_what_was_fetched_is_read_without_a_request(reader: Reader, source: FakeSource) -> None:
+    reader.fetch(small_blob(reader, source), PATIENCE)
+    assert len(source.requests) == 1
+    assert read(reader, length=len(SMALL)) == SMALL
+    reader.fetch(reader.blob(UUID, len(SMALL)), PATIENCE)
+    assert len(source.requests) == 1 and quiet(reader)
+
+
+def test_what_is_fetched_too_slowly_is_left_to_the_pool_which_goes_on_where_it_is(
+    reader: Reader, source: FakeSource
+) -> None:
+    blob = small_blob(reader, source)
+    source.flow.clear()
+    reader.fetch(blob, 0.05)
+    waiting = Background(read, reader, 0, BLOCK, UUID, len(SMALL))
+    source.await_requests(2)
+    assert source.requests == [(UUID, 0, len(SMALL)), (UUID, source.chunk, len(SMALL))]
+    source.flow.set()
+    assert waiting.result() == SMALL
+    wait_until(lambda: quiet(reader))
+
+
+def test_a_fetch_that_fails_is_told_to_who_waits_and_to_nobody_else(reader: Reader, source: FakeSource) -> None:
+    blob = small_blob(reader, source)
+    source.gate.clear()
+    source.failures.append(ConnectionBroken("gone"))
+    fetching = Background(reader.fetch, blob, PATIENCE)
+    source.await_requests(1)
+    waiting = Background(read, reader, 0, BLOCK, UUID, len(SMALL))
+    wait_until(lambda: any(block.readers for block in blob.blocks.values()))
+    source.gate.set()
+    fetching.result()
+    with pytest.raises(ConnectionBroken):
+        waiting.result()
+    assert read(reader, length=len(SMALL)) == SMALL and quiet(reader)
+
+
+def test_nothing_is_fetched_where_there_is_no_room_or_after_the_end(source: FakeSource) -> None:
+    with reading(source, memory=4 * BLOCK, read_ahead=0) as reader:
+        other = uuid_of(2)
+        source.put(other, DATA)
+        source.gate.clear()
+        waiting = Background(read, reader, 0, 4 * BLOCK, other)
+        source.await_requests(1)
+        asked = len(source.requests)
+        reader.fetch(small_blob(reader, source), PATIENCE)
+        assert len(source.requests) == asked
+        source.gate.set()
+        waiting.result()
+        reader.shutdown()
+        reader.fetch(small_blob(reader, source), PATIENCE)
+        assert {uuid for uuid, *_ in source.requests} == {other}

@@ -15,7 +15,7 @@ from ivcapfs.config import CacheSettings
 from ivcapfs.errors import ContentChanged
 from ivcapfs.models import BlockKey, Content
 from ivcapfs.waits import never
-from tests.fakes import FakeSource, uuid_of, wait_until
+from tests.fakes import FakeSource, bytes_of, uuid_of, wait_until
 
 UNIT = 16
 SIZE = 5 * LONG * UNIT + 7
@@ -108,7 +108,7 @@ def read_all(source: FakeSource, tier: FakeTier, size: int = SIZE) -> bytes:
     reader = Reader(source, settings, shelf=shelf(tier), bound=20.0, stopped=stop.is_set)
     try:
         handle = reader.open(reader.blob(UUID, size))
-        data = b"".join(reader.read(handle, start, 40, never) for start in range(0, size, 40))
+        data = b"".join(bytes_of(reader, handle, start, 40, never) for start in range(0, size, 40))
         wait_until(lambda: all(not block.is_filling for block in handle.blob.blocks.values()))
         return data
     finally:
@@ -151,8 +151,8 @@ def test_a_content_that_changed_is_stale_once_and_then_read_anew_also_by_later_m
         source, CacheSettings(block_size=UNIT, memory=64 * UNIT, read_ahead=0, workers=4), shelf=shelf(tier), bound=20.0
     )
     with pytest.raises(ContentChanged):
-        reader.read(reader.open(reader.blob(UUID, SIZE)), 0, SIZE, never)
-    assert reader.read(reader.open(reader.blob(UUID, SIZE)), 0, SIZE, never) == other
+        bytes_of(reader, reader.open(reader.blob(UUID, SIZE)), 0, SIZE, never)
+    assert bytes_of(reader, reader.open(reader.blob(UUID, SIZE)), 0, SIZE, never) == other
     reader.shutdown()
     assert shelf(tier).content(UUID) == Content('"2"', SIZE)
     assert read_all(source, tier) == other
@@ -173,6 +173,6 @@ def test_an_old_note_that_is_read_while_the_server_answers_is_not_taken_for_a_ch
     settings = CacheSettings(block_size=UNIT, memory=64 * UNIT, read_ahead=0, workers=4)
     reader = Reader(source, settings, shelf=Meanwhile(tier, UNIT, "origin", "identity"), bound=20.0)
     blob = reader.blob(UUID, SIZE)
-    assert reader.read(reader.open(blob), 0, SIZE, never) == DATA
+    assert bytes_of(reader, reader.open(blob), 0, SIZE, never) == DATA
     assert blob.changed is None
     reader.shutdown()

@@ -11,7 +11,7 @@ from ivcapfs.cache.traffic import CountedSource, Traffic
 from ivcapfs.config import CacheSettings
 from ivcapfs.errors import ConnectionBroken
 from ivcapfs.waits import never
-from tests.fakes import FakeSource, uuid_of
+from tests.fakes import FakeSource, bytes_of, uuid_of
 
 DATA = bytes(range(256)) * 40
 SETTINGS = CacheSettings(block_size=1024, memory=1 << 20, read_ahead=0, workers=4)
@@ -27,9 +27,9 @@ def test_bytes_and_requests_are_counted_and_what_was_there_is_a_hit() -> None:
     traffic = Traffic()
     reader = read_of(FakeSource(), traffic)
     handle = reader.open(reader.blob(uuid_of(1), len(DATA)))
-    assert reader.read(handle, 0, 1024, never) == DATA[:1024]
+    assert bytes_of(reader, handle, 0, 1024, never) == DATA[:1024]
     assert (reader.used, reader.claimed) == (1, 1)
-    assert reader.read(handle, 100, 50, never) == DATA[100:150]
+    assert bytes_of(reader, handle, 100, 50, never) == DATA[100:150]
     assert (reader.used, reader.claimed) == (2, 1)
     counts = traffic.counts()
     assert (counts.requests, counts.bytes_fetched, counts.failures, counts.transfers) == (1, 1024, 0, 0)
@@ -43,7 +43,7 @@ def test_what_is_under_way_and_what_failed_is_told() -> None:
     reader = read_of(source, traffic)
     handle = reader.open(reader.blob(uuid_of(1), len(DATA)))
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(reader.read, handle, 0, 10, never)
+        reading = pool.submit(bytes_of, reader, handle, 0, 10, never)
         source.await_requests(1)
         assert traffic.counts().transfers == 1
         source.gate.set()
