@@ -8,8 +8,9 @@ Threading: any thread may call anything. `Traffic._lock` is held for an addition
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import NamedTuple
 
 from ivcapfs.cache.block import Sink
@@ -66,20 +67,17 @@ class Traffic:
 
         return take
 
-    @contextmanager
-    def transfer(self) -> Iterator[None]:
-        """One request is under way."""
+    def begun(self) -> None:
+        """A request begins."""
         with self._lock:
             self._requests += 1
             self._transfers += 1
-        failed = 1
-        try:
-            yield
-            failed = 0
-        finally:
-            with self._lock:
-                self._transfers -= 1
-                self._failures += failed
+
+    def ended(self, *, failed: bool) -> None:
+        """A request has ended."""
+        with self._lock:
+            self._transfers -= 1
+            self._failures += failed
 
     def count_fetched(self, size: int) -> None:
         """So many bytes came."""
@@ -105,23 +103,35 @@ class CountedSource:
         stopped: Callable[[], bool],
     ) -> AbstractContextManager[ByteStream]:
         """See `BlobSource.open_range`."""
-        return self._counted(
-            self._source.open_range(uuid, start, stop, expected=expected, size=size, stopped=stopped)
-        )
-
-    @contextmanager
-    def _counted(self, opening: AbstractContextManager[ByteStream]) -> Iterator[ByteStream]:
-        with self._traffic.transfer(), opening as stream:
-            yield _CountedStream(stream, self._traffic)
+        opening = self._source.open_range(uuid, start, stop, expected=expected, size=size, stopped=stopped)
+        return _CountedStream(opening, self._traffic)
 
 
-class _CountedStream:
-    """A stream whose bytes are counted; see `ByteStream`."""
+class _CountedStream(AbstractContextManager[ByteStream]):
+    """A request, and then its stream, whose bytes are counted; see `ByteStream`."""
 
-    def __init__(self, stream: ByteStream, traffic: Traffic) -> None:
-        self._readinto = stream.readinto
+    def __init__(self, opening: AbstractContextManager[ByteStream], traffic: Traffic) -> None:
+        self._opening = opening
+        self._traffic = traffic
         self._count = traffic.count_fetched
-        self.content = stream.content
+
+    def __enter__(self) -> ByteStream:
+        self._traffic.begun()
+        try:
+            stream = self._opening.__enter__()
+        except BaseException:
+            self._traffic.ended(failed=True)
+            raise
+        self._readinto, self.content = stream.readinto, stream.content
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._opening.__exit__(kind, value, trace)
+        finally:
+            self._traffic.ended(failed=kind is not None)
 
     def readinto(self, view: memoryview) -> int:
         """See `ByteStream.readinto`."""

@@ -309,14 +309,15 @@ class RangeStream:
     def _read_some(self, view: memoryview) -> int:
         """Read from the present answer; 0 where it has brought all that it will, and that was not all."""
         assert self._answer is not None
-        scratch = memoryview(bytearray(_PIECE if self._skip else 1))
-        while self._skip:
-            self._skip -= self._timed_read(scratch[: self._skip])
+        if self._skip:
+            scratch = memoryview(bytearray(_PIECE))
+            while self._skip:
+                self._skip -= self._timed_read(scratch[: self._skip])
         if not self._left:
             return 0
         got = self._timed_read(view[: self._left])
         self._left -= got
-        if not self._left and self._answer.ends and self._reads_on(scratch):
+        if not self._left and self._answer.ends and self._reads_on():
             raise errors.ProtocolError(f"{self._what}: the server sent more than it said")
         self._position += got
         self._retries = None
@@ -337,11 +338,11 @@ class RangeStream:
             raise errors.ConnectionBroken(f"{self._what}: {self._skip + self._left} bytes are missing at the end")
         return got
 
-    def _reads_on(self, scratch: memoryview) -> bool:
+    def _reads_on(self) -> bool:
         """Return whether the body goes on behind its end; reading on also frees the connection for others."""
         assert self._stream is not None
         try:
-            return self._stream.readinto(scratch[:1]) > 0
+            return self._stream.readinto(memoryview(bytearray(1))) > 0
         except errors.TransportError:
             return False
 

@@ -21,9 +21,8 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -45,8 +44,7 @@ _STALE = (ConnectionError, heads.NoAnswer, ssl.SSLEOFError, ssl.SSLZeroReturnErr
 Origin = tuple[str, str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class DirectRequest:
+class DirectRequest(NamedTuple):
     """A request.
 
     Attributes:
@@ -95,8 +93,10 @@ class DirectTransport:
         if kept is not None:
             with contextlib.suppress(StaleError):
                 return self._ask(kept, origin, asked, is_kept=True)
-        with translated(httpx.ConnectError, httpx.ConnectTimeout):
+        try:
             wire = self._connect(origin, timeouts["connect"])
+        except OSError as exc:
+            raise translated(exc, httpx.ConnectError, httpx.ConnectTimeout) from exc
         return self._ask(wire, origin, asked)
 
     def close(self) -> None:
@@ -158,14 +158,17 @@ class DirectTransport:
         """
         patience: Patience = asked.extensions["timeout"]["read"]
         try:
-            with translated(httpx.ReadError, httpx.ReadTimeout, _STALE if is_kept else ()):
-                wire.send(asked.head(), patience)
-                whole = self._send_file(wire, asked, patience)
-                head, rest = _head(wire, asked.method, patience)
-        except BaseException:
+            wire.send(asked.head(), patience)
+            whole = self._send_file(wire, asked, patience)
+            head, rest = _head(wire, asked.method, patience)
+        except BaseException as exc:
             wire.close()
+            if is_kept and isinstance(exc, _STALE) and not isinstance(exc, TimeoutError):
+                raise StaleError from exc
+            if isinstance(exc, OSError):
+                raise translated(exc, httpx.ReadError, httpx.ReadTimeout) from exc
             raise
-        head = head if whole else replace(head, keeps=False)
+        head = head if whole else head._replace(keeps=False)
         body = DirectBody(partial(self.keep, origin), wire, head, rest, patience)
         return DirectAnswer(head.status, head.headers, body)
 

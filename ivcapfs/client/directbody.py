@@ -7,7 +7,6 @@ Threading: an answer belongs to one thread.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -79,10 +78,12 @@ class DirectBody:
         """Read what has come, at least one byte, into `view`; return how many bytes, 0 at the end of the body."""
         if self._ended:
             return 0
-        with translated(httpx.ReadError, httpx.ReadTimeout):
+        try:
             if self._is_chunked and self._left == 0 and not self._next_chunk():
                 return 0
             got = self._read(view if self._left is None else view[: self._left])
+        except OSError as exc:
+            raise translated(exc, httpx.ReadError, httpx.ReadTimeout) from exc
         if self._left is None:
             self._ended = not got
         elif not got:
@@ -152,16 +153,8 @@ class DirectBody:
             self._wire.close()
 
 
-@contextlib.contextmanager
 def translated(
-    broken: type[httpx.TransportError], late: type[httpx.TimeoutException], stale: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
-    """Raise what httpx's own transport would raise; for what is in `stale`, `StaleError`."""
-    try:
-        yield
-    except TimeoutError as exc:
-        raise late(str(exc)) from exc
-    except stale as exc:
-        raise StaleError from exc
-    except OSError as exc:  # ssl.SSLError is one
-        raise broken(str(exc)) from exc
+    exc: OSError, broken: type[httpx.TransportError], late: type[httpx.TimeoutException]
+) -> httpx.TransportError:
+    """Return what httpx's own transport would raise."""
+    return late(str(exc)) if isinstance(exc, TimeoutError) else broken(str(exc))  # ssl.SSLError is an OSError, too

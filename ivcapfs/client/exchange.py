@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import httpx
 
@@ -208,8 +208,7 @@ class Patience:
         return math.ceil(self.left())
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One request, before it has an address.
 
     Attributes:
@@ -232,7 +231,7 @@ class Ask:
         """Return what to ask at the new address (RFC 9110, 15.4)."""
         becomes_get = status == 303 and self.method != "HEAD"
         if not becomes_get and not (status in (301, 302) and self.method == "POST"):
-            return replace(self, query="")
+            return self._replace(query="")
         kept = {name: value for name, value in self.headers.items() if name.lower() not in _BODY_HEADERS}
         return Ask("GET", kept, None, self.what, self.direct)
 

@@ -7,8 +7,8 @@ ends, is no answer at all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import httpx
 
@@ -16,8 +16,9 @@ LONGEST = 64 * 1024
 """Bytes of a head; more is no head."""
 MOST_FIELDS = 100
 
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\n]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\x00]*)")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\n]*)?(?=\r\n|\Z)")
+_FIELD = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n\x00]*)(?=\r\n|\Z)")
+"""A line with a header. All of them are found at once: of the answer with a small block that is seen."""
 _FOLD = re.compile(rb"\r\n[ \t]+")
 _LENGTH = re.compile(rb"\d{1,18}")
 _BODILESS = frozenset({204, 304})
@@ -65,8 +66,7 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What the head of an answer says.
 
     Attributes:
@@ -92,25 +92,27 @@ def parse(text: bytes, method: str) -> Head:
     Raises:
         httpx.RemoteProtocolError: it is no head of HTTP/1; `NoAnswer` where not even the status can be read.
     """
-    first, *lines = _FOLD.sub(b" ", text).split(b"\r\n")
-    found = _STATUS.fullmatch(first)
+    if b"\r\n " in text or b"\r\n\t" in text:
+        text = _FOLD.sub(b" ", text)
+    found = _STATUS.match(text)
     if found is None:
-        raise NoAnswer(f"no status line: {first[:60]!r}")
-    if len(lines) > MOST_FIELDS:
+        raise NoAnswer(f"no status line: {text[:60]!r}")
+    fields = _FIELD.findall(text, found.end())
+    lines = text.count(b"\r\n")
+    if lines > MOST_FIELDS:
         raise httpx.RemoteProtocolError(f"more than {MOST_FIELDS} headers")
+    if len(fields) < lines:
+        bad = next(line for line in text.split(b"\r\n")[1:] if not _FIELD.fullmatch(b"\r\n" + line))
+        raise httpx.RemoteProtocolError(f"no header: {bad[:60]!r}")
     named: dict[bytes, list[bytes]] = {}
-    for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None:
-            raise httpx.RemoteProtocolError(f"no header: {line[:60]!r}")
-        named.setdefault(field[1].lower(), []).append(field[2].rstrip(b" \t"))
+    for name, value in fields:
+        named.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return _framed(int(found[2]), method, found[1] == b"1", named)
 
 
 def _framed(status: int, method: str, is_11: bool, named: dict[bytes, list[bytes]]) -> Head:
     """Decide where the body ends (RFC 9112, 6.3), and whether the connection outlives it (9.3)."""
-    options = {option.strip().lower() for value in named.get(b"connection", ()) for option in value.split(b",")}
-    keeps = b"close" not in options if is_11 else b"keep-alive" in options
+    keeps = _keeps(named.get(b"connection", ()), is_11)
     if method == "HEAD" or status in _BODILESS or status < 200:
         return Head(status, Named(named), 0, is_chunked=False, keeps=keeps)
     codings = named.get(b"transfer-encoding")
@@ -118,10 +120,21 @@ def _framed(status: int, method: str, is_11: bool, named: dict[bytes, list[bytes
         if [coding.lower() for coding in codings] != [b"chunked"]:
             raise httpx.RemoteProtocolError(f"an unknown transfer coding: {codings}")
         return Head(status, Named(named), None, is_chunked=True, keeps=keeps and b"content-length" not in named)
-    lengths = {length.strip() for value in named.get(b"content-length", ()) for length in value.split(b",")}
+    lengths = set(_listed(named.get(b"content-length", ())))
     if not lengths:
         return Head(status, Named(named), None, is_chunked=False, keeps=False)
     length = lengths.pop()
     if lengths or not _LENGTH.fullmatch(length):
         raise httpx.RemoteProtocolError("no one length of the body")
     return Head(status, Named(named), int(length), is_chunked=False, keeps=keeps)
+
+
+def _keeps(options: Sequence[bytes], is_11: bool) -> bool:
+    """Return whether the connection outlives the body, as its options say."""
+    wanted = b"close" if is_11 else b"keep-alive"
+    return (wanted in map(bytes.lower, _listed(options))) is not is_11
+
+
+def _listed(values: Sequence[bytes]) -> list[bytes]:
+    """Return the members of comma-separated lists."""
+    return [member.strip() for value in values for member in value.split(b",")]

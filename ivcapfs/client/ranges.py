@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ivcapfs.errors import ContentChanged, ProtocolError
 from ivcapfs.models import Content
@@ -23,8 +23,7 @@ _STRONG = re.compile(r'"[\x21\x23-\x7e]*"')
 Headers = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What an answer will bring.
 
     Attributes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import httpx
 import pytest
 from hypothesis import given
@@ -106,3 +108,12 @@ def test_headers_are_found_by_name_in_whichever_case() -> None:
 def test_they_are_what_httpx_makes_of_them(fields: list[tuple[str, str]]) -> None:
     told = head(*(f"{name}: {value}" for name, value in fields))
     assert dict(told.headers) == dict(httpx.Headers([(name, value.strip(" ")) for name, value in fields]))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "line", [b"A:" + b" " * 60_000 + b"\0", b"A" * 60_000, b"\t" * 60_000, b"A:" + b"\t " * 30_000 + b"b"]
+)
+def test_a_head_of_blanks_is_read_in_one_pass(line: bytes) -> None:
+    with contextlib.suppress(httpx.RemoteProtocolError):  # in two, it would take a minute, and all threads with it
+        assert parse(b"HTTP/1.1 200 OK\r\nB: c\r\n" + line, "GET").headers["b"].startswith("c")
