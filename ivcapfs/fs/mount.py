@@ -9,6 +9,7 @@ libfuse's loop): USR1 switches debug, the others end all waits, then the loop.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -129,6 +130,7 @@ class MountedFileSystem:
             self._before = frozenset(mount.id for mount in mounts())
         if self._closing.is_set():
             raise MountError(ENDED_EARLY)
+        gc.freeze()  # what is there by now stays to the end, and need not be gone through again and again
         with KeptStderr() as words:
 
             def on_ready() -> None:
