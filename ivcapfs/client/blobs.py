@@ -14,9 +14,8 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from ivcapfs import errors
 from ivcapfs.client import ranges
@@ -37,8 +36,7 @@ _ACCEPT = frozenset({416})
 _HEAD_REFUSED = (errors.BadRequest, errors.NotPermitted, errors.ServerFault)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a content is.
 
     Attributes:
@@ -167,7 +165,7 @@ class Blobs:
             self._places[uuid] = place
             while len(self._places) > _MOST_PLACES:
                 self._places.popitem(last=False)
-        return replace(place, cached=False)
+        return place._replace(cached=False)
 
     def _head(self, uuid: str, place: Place) -> Content:
         what = f"asking for the content of {uuid}"
