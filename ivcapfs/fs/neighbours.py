@@ -92,7 +92,7 @@ class Neighbours:
         self._reader = reader
         self._largest = largest
         self._stopped = stopped
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="neighbour")
+        self._pool = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="neighbour")  # one is left for questions
         self._lock = threading.Lock()
         self._walks: LRUCache[Parts, _Walk] = LRUCache(WALKS)  # guarded by _lock
         self._wanted: deque[Neighbour] = deque()  # to be read, in this order; guarded by _lock
@@ -166,10 +166,10 @@ class Neighbours:
         return None
 
     def _read(self, wanted: Iterable[Neighbour]) -> None:
-        """Have files read into the cache, by as many threads as there are files and `WORKERS`."""
+        """Have files read into the cache, by further threads: those at work may have to wait for a far server."""
         with self._lock:
             self._wanted.extend(wanted)
-            more = max(0, min(WORKERS, len(self._wanted)) - self._reading)
+            more = min(WORKERS - self._reading, len(self._wanted))
             self._reading += more
         for _ in range(more):
             self._hand_over(self._work_off)
