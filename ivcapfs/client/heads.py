@@ -96,7 +96,8 @@ def parse(text: bytes, method: str) -> Head:
         text = _FOLD.sub(b" ", text)
     found = _STATUS.match(text)
     if found is None:
-        raise NoAnswer(f"no status line: {text[:60]!r}")
+        first, _, _ = text.partition(b"\r\n")
+        raise NoAnswer(f"no status line: {first[:60]!r}")
     fields = _FIELD.findall(text, found.end())
     lines = text.count(b"\r\n")
     if lines > MOST_FIELDS:

@@ -110,6 +110,13 @@ def test_they_are_what_httpx_makes_of_them(fields: list[tuple[str, str]]) -> Non
     assert dict(told.headers) == dict(httpx.Headers([(name, value.strip(" ")) for name, value in fields]))
 
 
+@pytest.mark.parametrize("text", [b"HTTP/1.1 99 X", b"", b"nothing"])
+def test_who_is_told_of_no_status_line_is_told_no_header(text: bytes) -> None:
+    with pytest.raises(NoAnswer) as caught:
+        parse(text + b"\r\nLocation: canary", "GET")
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "line", [b"A:" + b" " * 60_000 + b"\0", b"A" * 60_000, b"\t" * 60_000, b"A:" + b"\t " * 30_000 + b"b"]
