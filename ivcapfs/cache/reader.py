@@ -127,13 +127,10 @@ class Reader:
         left to the pool. A failure is told to who waits for the same block, and to nobody else.
         """
         read = Read(self.open(blob), blob.size)
-        try:
-            with self._lock:
-                self._claim_ahead(read, 0, blob.size, blob.size)
-            if read.claimed:
-                self._transfer(blob, read.claimed.pop(), now() + seconds)
-        finally:
-            self._start(read)
+        with self._lock:
+            self._claim_ahead(read, 0, blob.size, blob.size)
+        for block in read.claimed:
+            self._transfer(blob, block, now() + seconds)
 
     def shutdown(self) -> None:
         """Take no more work, and see to it that what was fetched is kept on disk. May be called again.
@@ -312,7 +309,8 @@ class Reader:
         if self._is_over:
             failure: Exception | None = Closing("the mount is being taken down")
         else:
-            failure = transfer(blob, block, self._source, self._shelf, lambda: self._stopped() or now() > until)
+            stopped = self._stopped if until == inf else lambda: self._stopped() or now() > until
+            failure = transfer(blob, block, self._source, self._shelf, stopped)
         if failure is not None and now() > until:
             self._hand_over(blob, block)
         else:

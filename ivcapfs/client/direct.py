@@ -163,7 +163,7 @@ class DirectTransport:
             head, rest = _head(wire, asked.method, patience)
         except BaseException as exc:
             wire.close()
-            if is_kept and isinstance(exc, _STALE) and not isinstance(exc, TimeoutError):
+            if is_kept and isinstance(exc, _STALE):
                 raise StaleError from exc
             if isinstance(exc, OSError):
                 raise translated(exc, httpx.ReadError, httpx.ReadTimeout) from exc

@@ -113,7 +113,8 @@ def parse(text: bytes, method: str) -> Head:
 
 def _framed(status: int, method: str, is_11: bool, named: dict[bytes, list[bytes]]) -> Head:
     """Decide where the body ends (RFC 9112, 6.3), and whether the connection outlives it (9.3)."""
-    keeps = _keeps(named.get(b"connection", ()), is_11)
+    options = {option.lower() for option in _listed(named.get(b"connection", ()))}
+    keeps = b"close" not in options if is_11 else b"keep-alive" in options
     if method == "HEAD" or status in _BODILESS or status < 200:
         return Head(status, Named(named), 0, is_chunked=False, keeps=keeps)
     codings = named.get(b"transfer-encoding")
@@ -128,12 +129,6 @@ def _framed(status: int, method: str, is_11: bool, named: dict[bytes, list[bytes
     if lengths or not _LENGTH.fullmatch(length):
         raise httpx.RemoteProtocolError("no one length of the body")
     return Head(status, Named(named), int(length), is_chunked=False, keeps=keeps)
-
-
-def _keeps(options: Sequence[bytes], is_11: bool) -> bool:
-    """Return whether the connection outlives the body, as its options say."""
-    wanted = b"close" if is_11 else b"keep-alive"
-    return (wanted in map(bytes.lower, _listed(options))) is not is_11
 
 
 def _listed(values: Sequence[bytes]) -> list[bytes]:

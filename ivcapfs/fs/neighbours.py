@@ -182,10 +182,7 @@ class Neighbours:
                     self._reading -= 1
                     return
                 each = self._wanted.popleft()
-            try:
-                self._reader.fetch(self._reader.blob(each.uuid, each.size or 0), SECONDS)
-            except IvcapfsError as exc:
-                log.debug("%s was not read ahead: %s", each.name, exc)
+            self._reader.fetch(self._reader.blob(each.uuid, each.size or 0), SECONDS)
 
     def _hand_over(self, work: Callable[..., None], *args: object) -> None:
         try:
