@@ -146,7 +146,7 @@ def test_a_schema_that_is_too_long_for_a_name_is_told_by_the_content() -> None:
         b'{"a": NaN}', b'{"a": Infinity}', b'{"a": -Infinity}', b'{"a": 1e999}', b'{"a": ' + b"9" * 5000 + b"}",
         b'{"a": "\\ud800"}', b'{"\\udfff": 1}', b'{"a": ["\\ud83d", "\\ude00"]}', b'{"a": "\xed\xa0\x80"}',
         b'{"a": 1, "a": 1}', b'{"b": [{"a": 1, "c": 2, "a": 3}]}',
-        b'{"a": ' * 100 + b"1" + b"}" * 100, b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+        b'{"a": ' * 101 + b"1" + b"}" * 101, b'{"a": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     ],
 )  # fmt: skip
 def test_what_is_no_object_that_every_parser_reads_alike_is_refused(value: bytes) -> None:
