@@ -1,4 +1,4 @@
-"""How many transfers should go side by side: as fast as one connection is, and as long as more of them bring more.
+"""How many transfers should go side by side, and how long: as fast as one connection is, and more bring more.
 
 Used by `ivcapfs.cache.reader`. Pure: no I/O, no clock. Not safe for several threads: the reader calls it under its own
 lock.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ivcapfs.cache.readahead import LONGEST
+from ivcapfs.cache.readahead import LONGEST, LONGEST_FAST
 
 ENOUGH = 400_000_000
 """Bytes per second: connections are added until those of all readers carry this together."""
@@ -25,6 +25,8 @@ GAIN = 1.1
 """So many times what half of them carried, and the larger number is worth it."""
 RESTING = 16
 """Rounds before more are tried again. In a round as many transfers end as may go side by side."""
+TRANSFER_SECONDS = 0.05
+"""A request takes half a millisecond of a processor, whatever it brings: a transfer should last so much longer."""
 SMOOTHING = 0.3
 
 
@@ -77,9 +79,14 @@ class Pace:
         wanted = min(self.most, ENOUGH / self.rate)
         return max(2, min(MOST_TRANSFERS, round(wanted / readers)))
 
+    def longest(self, readers: int) -> int:
+        """Return how many bytes one transfer for one of so many readers should have at most."""
+        most = int(self.rate * TRANSFER_SECONDS / readers)
+        return max(LONGEST * self.block, min(LONGEST_FAST * self.block, most))
+
     def largest(self, limit: int, readers: int) -> int:
         """Return the largest useful window of one of so many readers, within `limit` bytes."""
-        return min(limit, self.transfers(readers) * LONGEST * self.block)
+        return min(limit, self.transfers(readers) * self.longest(readers))
 
     def _judge(self) -> None:
         """End a round."""

@@ -21,8 +21,8 @@ from ivcapfs.cache.transfer import Blob
 FIRST_WINDOW = 4
 NEAR_BEHIND = 32
 NEAR_AHEAD = 16
-LONGEST = 64
-"""Of one transfer. All four in smallest blocks."""
+LONGEST, LONGEST_FAST = 64, 256
+"""Of one transfer, and of one whose connection is fast (`ivcapfs.cache.pace`). All in smallest blocks."""
 MOST_MOVING, MOST_STILL = 32, 96
 """Transfers at a time, of all readers, that fetch what nobody waits for yet; those that stand still count apart."""
 STILL_SECONDS = 2.0
@@ -74,10 +74,9 @@ class ReadAhead:
         self.ahead = max(self.front, ahead)
         self.size = max(self.ahead - self.front, 0)
 
-    @property
-    def transfer(self) -> int:
-        """How long the transfers of the window should be: half of it, a power of two, and not over `LONGEST`."""
-        half = max(self.block, min(LONGEST * self.block, self.size // 2))
+    def transfer(self, longest: int) -> int:
+        """Return how long the transfers of the window should be: half of it, a power of two, and at most `longest`."""
+        half = max(self.block, min(longest, self.size // 2))
         return 1 << (half.bit_length() - 1)
 
 

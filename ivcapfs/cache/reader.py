@@ -22,7 +22,7 @@ from cachetools import LRUCache
 from ivcapfs.cache.block import Block, Sink
 from ivcapfs.cache.memory import Memory, rounded
 from ivcapfs.cache.pace import Pace
-from ivcapfs.cache.readahead import LONGEST, Handle, Read, ReadAhead, Slots
+from ivcapfs.cache.readahead import LONGEST_FAST, Handle, Read, ReadAhead, Slots
 from ivcapfs.cache.shelf import Shelf
 from ivcapfs.cache.transfer import Blob, BlobSource, transfer
 from ivcapfs.config import CacheSettings
@@ -189,7 +189,7 @@ class Reader:
         handle, end = read.handle, read.end
         if read.window is None:
             read.window = self._window(handle, start, end - start)
-        length = handle.ahead.transfer if read.window else 0
+        length = handle.ahead.transfer(self._pace.longest(len(self._streams) or 1)) if read.window else 0
         if self._is_worth_waiting(handle.blob, start, end):
             return False
         position = start
@@ -247,7 +247,7 @@ class Reader:
         if blob.changed is not None or (self._waiting and self._waiting[0] is not read):
             return None
         first = start // unit
-        last, stop = first + 1, min(-(-min(end, blob.size) // unit), first + LONGEST)
+        last, stop = first + 1, min(-(-min(end, blob.size) // unit), first + LONGEST_FAST)
         while last < stop and last not in blob.blocks:
             last += 1
         is_first, size = not read.blocks, min(last * unit, blob.size) - start

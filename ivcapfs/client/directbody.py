@@ -16,8 +16,8 @@ from ivcapfs.client import heads
 from ivcapfs.client.wires import Patience, Until, Wire
 
 _PIECE = 256 * 1024
-_FIRST_STRETCH = 64 * 1024
 _STRETCH = 1024 * 1024
+"""Bytes that are read at a time, where the connection brings them in time."""
 _LONGEST_LINE = 4096
 
 
@@ -71,7 +71,6 @@ class DirectBody:
         self._is_first_chunk = True
         self._ended = head.length == 0
         self._keeps = head.keeps
-        self._stretch = _FIRST_STRETCH
         self._is_closed = False
 
     def readinto(self, view: memoryview) -> int:
@@ -94,14 +93,12 @@ class DirectBody:
         return got
 
     def _read(self, view: memoryview) -> int:
-        """Read something: what came with the head first, then from the connection in ever longer stretches."""
+        """Read something: what came with the head first, then from the connection."""
         if self._rest:
             got = min(len(view), len(self._rest))
             view[:got], self._rest = self._rest[:got], self._rest[got:]
             return got
-        view = view[: self._stretch]
-        self._stretch = min(self._stretch * 2, _STRETCH)
-        return self._wire.receive_into(view, self._patience)
+        return self._wire.receive_into(view[:_STRETCH], self._patience)
 
     def _next_chunk(self) -> bool:
         """Read the head of the next chunk; return whether there is one (RFC 9112, 7.1)."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivcapfs.cache.pace import ENOUGH, FEW, MANY, MOST_TRANSFERS, RESTING, Pace
+from ivcapfs.cache.pace import ENOUGH, FEW, MANY, MOST_TRANSFERS, RESTING, TRANSFER_SECONDS, Pace
 from ivcapfs.cache.readahead import LONGEST
 
 BLOCK = 4096
@@ -39,8 +39,18 @@ def read_on(pace: Pace, rounds: int, rate: Callable[[int], float], readers: int 
 def test_slow_connections_get_many_transfers_and_fast_ones_two(rate: float, transfers: int) -> None:
     pace = Pace(BLOCK)
     assert read_on(pace, 8, lambda _: rate)[-1] == transfers
-    assert pace.largest(10**9, 1) == transfers * LONG
+    assert pace.largest(10**9, 1) == transfers * pace.longest(1)
     assert pace.largest(BLOCK, 1) == BLOCK
+
+
+@pytest.mark.parametrize(
+    ("faster", "readers", "times"), [(0.1, 1, 1), (1, 1, 1), (2.5, 1, 2.5), (2.5, 2, 1.25), (50, 1, 4), (50, 100, 1)]
+)
+def test_transfers_of_fast_connections_are_longer(faster: float, readers: int, times: float) -> None:
+    """Of connections that are so many times as fast as those that bring the usual length in the time for one."""
+    pace = Pace(BLOCK, rate=faster * LONG / TRANSFER_SECONDS)
+    assert pace.longest(readers) == pytest.approx(times * LONG)
+    assert Pace(BLOCK).longest(readers) == LONG, "nothing is known"
 
 
 def test_more_are_tried_step_by_step() -> None:

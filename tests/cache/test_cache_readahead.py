@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from ivcapfs.cache.block import Block
 from ivcapfs.cache.readahead import (
     FIRST_WINDOW,
-    LONGEST,
     MOST_MOVING,
     MOST_STILL,
     NEAR_AHEAD,
@@ -27,7 +26,7 @@ reads = st.tuples(st.integers(0, 200 * BLOCK), st.integers(1, 6 * BLOCK))
 @given(*[reads])
 def test_a_first_read_is_never_followed_by_read_ahead(read: tuple[int, int]) -> None:
     ahead = ReadAhead(BLOCK)
-    assert ahead.window(*read, LARGEST) == 0 and ahead.transfer == BLOCK
+    assert ahead.window(*read, LARGEST) == 0 and ahead.transfer(LARGEST) == BLOCK
 
 
 @given(st.lists(st.tuples(reads, st.integers(0, 40 * BLOCK))))
@@ -40,7 +39,9 @@ def test_read_ahead_is_never_negative_and_never_beyond_the_largest_window(
         assert 0 <= window <= largest + 6 * BLOCK or ahead.ahead == offset + size + window
         assert ahead.size <= largest or not window
         assert window == 0 or offset + size + window <= max(ahead.front + largest, ahead.ahead)
-        assert ahead.transfer & (ahead.transfer - 1) == 0 and BLOCK <= ahead.transfer <= LONGEST * BLOCK
+        for longest in (BLOCK, 3 * BLOCK, LARGEST, 100 * LARGEST):
+            length = ahead.transfer(longest)
+            assert length.bit_count() == 1 and BLOCK <= length <= max(BLOCK, min(longest, ahead.size // 2))
 
 
 @given(st.lists(reads))
@@ -54,7 +55,7 @@ def test_reads_here_and_there_are_never_followed_by_read_ahead(places: list[int]
     ahead = ReadAhead(BLOCK)
     apart = (NEAR_BEHIND + NEAR_AHEAD + 4) * BLOCK
     assert [ahead.window(place * apart, 100, LARGEST) for place in places] == [0] * len(places)
-    assert ahead.transfer == BLOCK
+    assert ahead.transfer(LARGEST) == BLOCK
 
 
 @pytest.mark.parametrize("size", [BLOCK // 8, BLOCK // 2, BLOCK, 4 * BLOCK])
@@ -101,7 +102,7 @@ def test_one_read_elsewhere_closes_the_window() -> None:
     ahead = ReadAhead(BLOCK)
     for offset in range(0, 40 * BLOCK, BLOCK):
         ahead.window(offset, BLOCK, LARGEST)
-    assert ahead.window(500 * BLOCK, BLOCK, LARGEST) == 0 and ahead.transfer == BLOCK
+    assert ahead.window(500 * BLOCK, BLOCK, LARGEST) == 0 and ahead.transfer(LARGEST) == BLOCK
     assert ahead.window(501 * BLOCK, BLOCK, LARGEST) == FIRST_WINDOW * BLOCK
 
 
@@ -126,7 +127,7 @@ def test_a_window_shrinks_with_its_share() -> None:
     for offset in range(0, 40 * BLOCK, BLOCK):
         ahead.window(offset, BLOCK, LARGEST)
     ahead.window(40 * BLOCK, BLOCK, 2 * BLOCK)
-    assert ahead.size == 2 * BLOCK and ahead.transfer == BLOCK
+    assert ahead.size == 2 * BLOCK and ahead.transfer(LARGEST) == BLOCK
 
 
 # -- slots -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ivcapfs.cache.block import Block
 from ivcapfs.cache.pace import MOST_TRANSFERS, Pace
-from ivcapfs.cache.readahead import FIRST_WINDOW, LONGEST, Handle
+from ivcapfs.cache.readahead import FIRST_WINDOW, LONGEST, LONGEST_FAST, Handle
 from ivcapfs.cache.reader import Reader
 from ivcapfs.cache.transfer import Blob
 from ivcapfs.config import CacheSettings
@@ -149,11 +149,11 @@ def test_what_is_cached_is_not_fetched_again(source: FakeSource, reader: Reader)
 
 
 def test_one_transfer_is_never_longer_than_the_longest() -> None:
-    source, data = FakeSource(chunk=1000), bytes(200 * BLOCK)
+    source, data = FakeSource(chunk=1000), bytes(600 * BLOCK)
     source.put(UUID, data)
     with reading(source) as reader:
         assert read(reader, 0, len(data), length=len(data)) == data
-    assert max(stop - start for _, start, stop in source.requests) == LONGEST * BLOCK
+    assert max(stop - start for _, start, stop in source.requests) == LONGEST_FAST * BLOCK
 
 
 def test_artifacts_do_not_mix(source: FakeSource, reader: Reader) -> None:
@@ -496,6 +496,9 @@ class AlwaysSlow(Pace):
 
     def transfers(self, readers: int) -> int:
         return MOST_TRANSFERS
+
+    def longest(self, readers: int) -> int:
+        return LONGEST * self.block
 
 
 def test_a_slow_source_is_asked_for_many_ranges_at_a_time_and_never_twice() -> None:
