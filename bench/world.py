@@ -67,6 +67,7 @@ class World:
             check_room(self.temp, self.sizes)
             open_fuse_privately(self.temp)
             make_files(self.files, self.sizes)
+            os.sync()  # or the kernel would write them to the disk while the first works are timed
             self._start_servers(stack)
             self._stack = stack.pop_all()
         return self
