@@ -1,4 +1,4 @@
-"""How many transfers should go side by side, and how long: as fast as one connection is, and more bring more.
+"""How many transfers should go side by side, as long as more of them bring more, and how many bytes one should have.
 
 Used by `ivcapfs.cache.reader`. Pure: no I/O, no clock. Not safe for several threads: the reader calls it under its own
 lock.
@@ -7,6 +7,8 @@ A fast connection needs two transfers at a time, of which one is ready when the 
 by side. But a connection may be slow because there are many: they share a link, or this machine's processors. Then
 another one brings nothing, makes the others slower still, and takes memory. So the number is doubled step by step, and
 halved again, for a while, where all of them together carry no more than before.
+
+A transfer has as many bytes as its connection brings in `TRANSFER_SECONDS`, but no fewer than `LONGEST` blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ GAIN = 1.1
 RESTING = 16
 """Rounds before more are tried again. In a round as many transfers end as may go side by side."""
 TRANSFER_SECONDS = 0.05
-"""A request takes half a millisecond of a processor, whatever it brings: a transfer should last so much longer."""
+"""How long a transfer should last: its request takes half a millisecond of a processor, whatever it brings."""
 SMOOTHING = 0.3
 
 

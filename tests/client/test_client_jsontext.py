@@ -52,6 +52,13 @@ def test_an_answer_may_be_nested_so_deep_and_no_deeper() -> None:
         parse_object(b'{"a": ' + b"[" * 5000, what="reading it")
 
 
+def test_levels_that_look_like_texts_in_another_encoding_are_too_many_all_the_same() -> None:
+    """Half of the character U+2241 is the byte of a quotation mark."""
+    body = '{"a": "\u2241", "b": ' + "[" * 5000 + '"\u2241"' + "]" * 5000 + "}"
+    with pytest.raises(ProtocolError, match="nested too deeply"):
+        parse_object(body.encode("utf-16-le"), what="reading it")
+
+
 def test_a_given_value_may_be_nested_less_deep() -> None:
     assert parse_given(_nested(MOST_DEPTH), what="the value")
     for depth in (MOST_DEPTH + 1, 900, 100_000):
